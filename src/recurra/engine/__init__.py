@@ -1,0 +1,2 @@
+from recurra.engine.options import options
+from recurra.engine.scan import scan

@@ -1,0 +1,58 @@
+"""How scans are run, never what they compute: a context manager."""
+
+import contextvars
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from recurra.errors import OptionError
+
+
+@dataclass(frozen=True)
+class Options:
+    """The knobs of the engine; :func:`options` sets them for a block of code."""
+
+    executor: str = "auto"  # or a name from executors()
+    save: str | int = "all"  # what a scan keeps for its backward pass: "all", "sqrt", or a budget in bytes
+    check_nan: bool = True  # look for NaN in inputs on the CPU
+
+
+_CURRENT: contextvars.ContextVar[Options] = contextvars.ContextVar("recurra_options", default=Options())  # noqa: B039 - frozen
+
+
+def current_options() -> Options:
+    """The options in force here."""
+    return _CURRENT.get()
+
+
+@contextmanager
+def options(
+    *, executor: str | None = None, save: str | int | None = None, check_nan: bool | None = None
+) -> Iterator[Options]:
+    """Choose how scans run inside of a ``with`` block; what they compute never changes.
+
+    Args:
+        executor: ``"auto"``, or a name from :func:`recurra.executors`.
+        save: what a scan keeps for its backward pass. ``"all"`` keeps each value the derivatives need; ``"sqrt"`` keeps
+            the states at √T frames and computes the rest again, which costs up to one more forward pass and keeps
+            memory O(√T); a number is a budget in bytes, met by as few pieces of time as it takes. A budget below what
+            one frame at a time needs is met as nearly as can be. The executor ``torch`` always keeps all.
+        check_nan: whether NaN in the valid frames of an input is an error (on the CPU, by one pass of a sum).
+
+    Raises:
+        OptionError: a value is none of these.
+
+    Example:
+        >>> import torch, recurra
+        >>> cell, x = recurra.LSTMCell(3, 4), torch.randn(5, 2, 3)
+        >>> with recurra.options(executor="reference"):
+        ...     y, state = recurra.scan(cell, x)
+    """
+    if save is not None and save not in ("all", "sqrt") and (isinstance(save, bool | str) or save < 1):
+        raise OptionError('save must be "all", "sqrt" or a number of bytes', received=repr(save))
+    given = {"executor": executor, "save": save, "check_nan": check_nan}
+    token = _CURRENT.set(replace(_CURRENT.get(), **{k: v for k, v in given.items() if v is not None}))  # type: ignore[arg-type]
+    try:
+        yield _CURRENT.get()
+    finally:
+        _CURRENT.reset(token)

@@ -1,0 +1,3 @@
+from recurra.engine import reference
+def execute(request):
+    return reference.run(request)

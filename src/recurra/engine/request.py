@@ -1,0 +1,105 @@
+"""What a scan is asked to do, checked once, in one form for every executor."""
+
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from recurra.cells import Cell
+from recurra.errors import LengthsError, NaNInputError, ResetError
+
+Leaves = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One scan: the cell, its inputs, and what is wanted."""
+
+    cell: Cell[Any]
+    x: Leaves  # each (T, B, ...)
+    state: Leaves  # each (B, ...)
+    constants: Leaves  # each (B, ...); empty where the cell declares none
+    lengths: Tensor | None = None  # (B,) int64
+    reset: Tensor | None = None  # (T, B) bool
+    reverse: bool = False
+    return_states: bool = False
+
+    @property
+    def T(self) -> int:
+        """Frames."""
+        return self.x[0].shape[0]
+
+    @property
+    def B(self) -> int:
+        """Sequences."""
+        return self.x[0].shape[1]
+
+    def step(self, x: Leaves, state: Leaves, constants: Leaves) -> tuple[Tensor, Leaves]:
+        """One step of the cell, from leaves to leaves."""
+        cell = self.cell
+        arguments = (x[0] if cell.Input is None else cell.Input(*x), cell.State(*state))
+        if cell.Constants is None:
+            return cell.step(*arguments)
+        return cell.step(*arguments, cell.Constants(*constants))
+
+    def initial(self) -> Leaves:
+        """What a reset puts in place of the state."""
+        return tuple(self.cell.initial_state(self.B, like=self.x[0]))
+
+    def replace(self, **changes: Any) -> "Request":
+        """A copy with some fields changed."""
+        return replace(self, **changes)
+
+
+class Result(NamedTuple):
+    """What a scan gives back, as leaves."""
+
+    y: Tensor  # (T, B, ...) exactly zero past the lengths
+    state: Leaves  # each (B, ...)
+    states: Leaves | None  # each (T, B, ...), where asked for
+
+
+def check_lengths(lengths: Any, T: int, B: int) -> Tensor:
+    """`lengths` as int64, or an error that names the first sequence that does not fit."""
+    instead = "integers of shape (B,), 0 <= lengths <= T, in any order"
+    if not isinstance(lengths, Tensor):
+        raise LengthsError("lengths must be a tensor", received=type(lengths).__name__, instead=instead)
+    if lengths.dtype in (torch.bool,) or lengths.is_floating_point() or lengths.is_complex():
+        raise LengthsError("lengths must be of an integer dtype", received=str(lengths.dtype), instead=instead)
+    if tuple(lengths.shape) != (B,):
+        raise LengthsError(f"lengths must be (B,) = ({B},)", received=str(tuple(lengths.shape)), instead=instead)
+    bad = ((lengths < 0) | (lengths > T)).nonzero()
+    if bad.numel():
+        b = int(bad[0])
+        raise LengthsError(
+            f"lengths must be between 0 and T = {T}", received=f"lengths[{b}] = {int(lengths[b])}", instead=instead
+        )
+    return lengths.long()
+
+
+def check_reset(reset: Any, T: int, B: int) -> Tensor:
+    """`reset` as it is, or an error that says what does not fit."""
+    if not isinstance(reset, Tensor) or reset.dtype != torch.bool or tuple(reset.shape) != (T, B):
+        received = f"{tuple(reset.shape)}, {reset.dtype}" if isinstance(reset, Tensor) else type(reset).__name__
+        raise ResetError(f"reset must be (T, B) = ({T}, {B}) and of dtype bool", received=received)
+    return reset
+
+
+def check_nan(x: Leaves, lengths: Tensor | None) -> None:
+    """Raise where a valid frame holds NaN. A finite sum settles it in one pass; padding may hold anything."""
+    for leaf in x:
+        if leaf.device.type != "cpu" or bool(leaf.detach().sum().isfinite()):
+            continue
+        bad = leaf.detach().isnan()
+        if lengths is not None:
+            inside = torch.arange(leaf.shape[0])[:, None] < lengths.to(leaf.device)
+            bad &= inside.reshape(*inside.shape, *[1] * (leaf.dim() - 2))
+        if bad.any():
+            t, b, *rest = bad.nonzero()[0].tolist()
+            raise NaNInputError(
+                "the input holds NaN",
+                received=f"x[{', '.join(map(str, (t, b, *rest)))}] (frame {t} of sequence {b}) is NaN; "
+                f"{int(bad.sum())} numbers are",
+                instead="mend the data; recurra.options(check_nan=False) lets NaN through",
+            )

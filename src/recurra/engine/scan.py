@@ -1,0 +1,84 @@
+"""The functional core: a cell over time."""
+
+from typing import Any
+
+from torch import Tensor
+
+from recurra.cells import Cell
+from recurra.engine.options import current_options
+from recurra.engine.plan import execute
+from recurra.engine.request import Request, check_lengths, check_nan, check_reset
+
+
+def scan(
+    cell: Cell[Any],
+    x: Any,
+    state: Any = None,
+    *,
+    constants: Any = None,
+    lengths: Tensor | None = None,
+    reset: Tensor | None = None,
+    reverse: bool = False,
+    return_states: bool = False,
+) -> Any:
+    """Run `cell` over time, by the fastest executor that can.
+
+    Args:
+        cell: any :class:`~recurra.Cell`; its ``step`` defines the result, and is called once a frame, or never, if it
+            can be derived.
+        x: ``(T, B, D)`` inputs, time first; a NamedTuple of such for a cell that declares ``Input``.
+        state: the cell's ``State``, each leaf ``(B, ...)``. None means ``cell.initial_state``.
+        constants: the cell's ``Constants``, each leaf ``(B, ...)``, for a cell that declares them.
+        lengths: ``(B,)`` integers, ``0 <= lengths <= T``, in any order and on any device. Frames ``t >= lengths[b]`` are
+            never read; they leave the state of sequence ``b`` untouched and their outputs are exactly zero.
+        reset: ``(T, B)`` bool. Where it is set, a segment begins: the state becomes ``cell.initial_state`` before that
+            frame. A reversed run resets between ``t`` and ``t - 1``.
+        reverse: run from the last valid frame of each sequence to its first. Outputs stay in input order and padding
+            stays at the end.
+        return_states: give the state after every frame as well.
+
+    Returns:
+        ``(y, state)``: ``y`` is ``(T, B, ...)``; ``state`` is the state after the last frame that ran. With
+        `return_states` ``(y, state, states)``, each leaf of ``states`` being ``(T, B, ...)``.
+
+    Raises:
+        InputShapeError, InputTypeError, NaNInputError, StateShapeError, LengthsError, ResetError: an argument does not
+            fit; the message says how.
+        UnderivableStepError, ExecutorError: an executor was chosen by :func:`recurra.options` that cannot run this.
+
+    Example:
+        >>> import torch
+        >>> from recurra import LSTMCell
+        >>> cell = LSTMCell(input_size=3, hidden_size=4)
+        >>> y, state = scan(cell, torch.zeros(5, 2, 3), lengths=torch.tensor([5, 3]))
+        >>> y.shape, state.c.shape
+        (torch.Size([5, 2, 4]), torch.Size([2, 4]))
+    """
+    request = make_request(cell, x, state, constants, lengths, reset, reverse, return_states)
+    result = execute(request)
+    last = cell.State(*result.state)
+    if result.states is None:
+        return result.y, last
+    return result.y, last, cell.State(*result.states)
+
+
+def make_request(
+    cell: Cell[Any],
+    x: Any,
+    state: Any = None,
+    constants: Any = None,
+    lengths: Tensor | None = None,
+    reset: Tensor | None = None,
+    reverse: bool = False,
+    return_states: bool = False,
+) -> Request:
+    """Check the arguments of a scan and put them into one form."""
+    T, B = cell.check_input(x, axes=("T", "B"))
+    leaves = (x,) if cell.Input is None else tuple(x)
+    lengths = None if lengths is None else check_lengths(lengths, T, B)
+    reset = None if reset is None else check_reset(reset, T, B)
+    if current_options().check_nan:
+        check_nan(leaves, lengths)
+    first = cell.initial_state(B, like=leaves[0]) if state is None else cell.check_state(state, B)
+    fixed = cell.check_constants(constants, B) or ()
+    return Request(cell, leaves, tuple(first), tuple(fixed), lengths, reset, reverse, return_states)
