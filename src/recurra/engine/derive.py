@@ -1,0 +1,107 @@
+"""From a cell to its staged step, once a cell."""
+
+import weakref
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from recurra.cells import Cell
+from recurra.engine.program import Program
+from recurra.errors import UnderivableStepError
+from recurra.shapes import Dim, dims
+from recurra.steps.rewrites import FORWARD, apply
+from recurra.steps.stages import stages
+from recurra.steps.trace import Signature, trace
+from recurra.steps.vjp import Backward, backward
+
+Needs = tuple[frozenset[int], frozenset[int], frozenset[int]]
+
+
+@dataclass(frozen=True)
+class BackwardProgram:
+    """The derivative of a step, ready to run."""
+
+    step: Backward
+    program: Program
+
+
+@dataclass(frozen=True)
+class Derived:
+    """What the engine derives from a cell: its step as a program, and the derivative for what needs one."""
+
+    forward: Program
+    _backward: dict[Needs, BackwardProgram] = field(default_factory=dict)
+
+    def backward(self, inputs: frozenset[int], constants: frozenset[int], weights: frozenset[int]) -> BackwardProgram:
+        """The backward step for these inputs, constants (by position) and weights (by node)."""
+        needs = (inputs, constants, weights)
+        if needs not in self._backward:
+            step = backward(self.forward.staged, inputs=inputs, constants=constants, weights=weights)
+            self._backward[needs] = BackwardProgram(step, Program(step.staged))
+        return self._backward[needs]
+
+
+_CACHE: weakref.WeakKeyDictionary[Cell[Any], dict[Any, Derived | UnderivableStepError]] = weakref.WeakKeyDictionary()
+_KEPT = 8  # structures remembered of one cell: training and evaluation, and a few settings tried in turn
+
+
+def derive(cell: Cell[Any]) -> Derived:
+    """The derived step of a cell; derived anew when its settings, mode or weights' shapes change.
+
+    Raises:
+        UnderivableStepError: the step uses something outside of the vocabulary.
+    """
+    known = _CACHE.setdefault(cell, {})
+    key = _structure(cell)
+    if key not in known:
+        if len(known) >= _KEPT:
+            known.pop(next(iter(known)))
+        try:
+            known[key] = Derived(Program(stages(apply(_traced(cell), FORWARD))))
+        except UnderivableStepError as refusal:
+            known[key] = refusal
+    found = known[key]
+    if isinstance(found, UnderivableStepError):
+        raise found.with_traceback(None)
+    return found
+
+
+def _traced(cell: Cell[Any]) -> Any:
+    named = leaves_of(cell)
+    like = next(iter(named.values()), None)
+    weights = {}
+    for path, tensor in named.items():
+        spec = cell._weight_specs.get(path)
+        weights[path] = (tensor, dims(spec[0], cell.sizes) if spec else tuple(map(Dim, tensor.shape)))
+
+    def pack(inputs: Any, state: Any, constants: Any) -> tuple[Any, ...]:
+        x = inputs[0] if cell.Input is None else cell.Input(*inputs)
+        return (x, cell.State(*state), *([cell.Constants(*constants)] if cell.Constants else []))
+
+    import torch
+
+    return trace(
+        cell.step,
+        Signature(cell.input_shapes, cell.state_shapes, cell.constant_shapes, weights),
+        pack,
+        owner=type(cell).__name__,
+        dtype=torch.get_default_dtype() if like is None else like.dtype,
+        device=torch.device("cpu") if like is None else like.device,
+    )
+
+
+def leaves_of(cell: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by path, each name a shared one has."""
+    return {**dict(cell.named_parameters(remove_duplicate=False)), **dict(cell.named_buffers(remove_duplicate=False))}
+
+
+def _structure(cell: nn.Module) -> tuple[Any, ...]:
+    """What the graph of a step may depend on besides the numbers in its weights."""
+    settings = tuple(
+        (name, value if isinstance(value, bool | int | float | str | type(None)) else id(value))
+        for module in cell.modules()
+        for name, value in module.__dict__.items()
+        if not name.startswith("_")
+    )
+    return settings + tuple((path, tuple(t.shape)) for path, t in leaves_of(cell).items())

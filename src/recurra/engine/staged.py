@@ -1,0 +1,312 @@
+"""The stages of a step in torch operations, with the derived backward as one autograd function.
+
+HOIST and SINK run for all frames at once, forward and backward; every weight gradient is one contraction over all frames.
+Padding is dropped before and restored after, so a finished sequence costs nothing. Half precision is computed in float32.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recurra.engine.derive import BackwardProgram, Derived, derive, leaves_of
+from recurra.engine.frames import Frames
+from recurra.engine.program import Hook, Piece, evaluate_weights
+from recurra.engine.request import Leaves, Request, Result
+from recurra.shapes import extent, numel
+from recurra.steps.vjp import WeightGrad
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One scan on packed frames; its tensors travel apart, in the order of `counts`."""
+
+    derived: Derived
+    frames: Frames
+    resets: list[Tensor | None]
+    return_states: bool
+    save: str | int
+    counts: tuple[int, ...]  # how many tensors are inputs, states, states of a reset, constants, weights
+
+    def split(self, tensors: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """The tensors, kind by kind."""
+        parts, start = [], 0
+        for count in self.counts:
+            parts.append(tuple(tensors[start : start + count]))
+            start += count
+        return parts
+
+    @cached_property
+    def row(self) -> Tensor | None:
+        """The row of each frame, where constants need it."""
+        return self.frames.row if self.derived.forward.graph.constants else None
+
+    def cuts(self, saved_widths: int, state_widths: int, itemsize: int) -> list[tuple[int, int]]:
+        """The pieces of time whose values are kept or computed again together."""
+        sizes = self.frames.sizes
+        T = len(sizes)
+        if self.save == "all":
+            length = T
+        elif self.save == "sqrt":
+            length = math.isqrt(T - 1) + 1
+        else:
+            B = max(sizes)
+            fits = [
+                n
+                for n in range(T, 0, -1)
+                if (n * saved_widths + (math.ceil(T / n) * state_widths if n < T else 0)) * B * itemsize <= int(self.save)
+            ]
+            length = fits[0] if fits else math.isqrt(T - 1) + 1
+        return [(t, min(t + length, T)) for t in range(0, T, length)]
+
+    def forward(self, tensors: Sequence[Tensor], cut: tuple[int, int], state: Leaves, keep: Sequence[int]) -> Piece:
+        """Run one piece of time."""
+        x, _, initial, constants, weights = self.split(tensors)
+        sizes, (first, last) = self.frames.sizes, cut
+        start, stop = sum(sizes[:first]), sum(sizes[:last])
+        return self.derived.forward.run(
+            inputs=[v[start:stop] for v in x],
+            state=state,
+            constants=constants,
+            weights=weights,
+            sizes=sizes[first:last],
+            row=None if self.row is None else self.row[start:stop],
+            keep=keep,
+            before=self._resetting(first, initial),
+        )
+
+    def _resetting(self, first: int, initial: Leaves) -> Hook | None:
+        if not initial:
+            return None
+
+        def before(t: int, state: list[Tensor]) -> None:
+            mask = self.resets[first + t]
+            if mask is not None:
+                for k, (s, i) in enumerate(zip(state, initial, strict=True)):
+                    state[k] = torch.where(_like(mask, s), i[: s.shape[0]], s)
+
+        return before
+
+
+def _like(mask: Tensor, value: Tensor) -> Tensor:
+    return mask.view(-1, *[1] * (value.dim() - 1))
+
+
+def _whole(job: _Job, tensors: Sequence[Tensor], keep: Sequence[int], cuts: Sequence[tuple[int, int]]) -> Any:
+    """Run all pieces: (outputs as one tuple, what was kept of the last piece, the state before each piece)."""
+    graph = job.derived.forward.graph
+    state = job.split(tensors)[1]
+    every = list(graph.next_states) if job.return_states else []
+    ys, states, starts, kept = [], [], [], {}
+    for cut in cuts:
+        starts.append(state)
+        piece = job.forward(tensors, cut, state, [*keep, *every])
+        ys.append(piece.outputs[0])
+        states.append([piece.kept[i] for i in every])
+        state, kept = piece.state, piece.kept
+    join = lambda parts: parts[0] if len(parts) == 1 else torch.cat(parts)  # noqa: E731
+    outputs = (join(ys), *state, *(join([s[k] for s in states]) for k in range(len(every))))
+    return outputs, kept, starts
+
+
+class _Scan(torch.autograd.Function):
+    """Packed frames in, packed outputs and last states out."""
+
+    @staticmethod
+    def forward(ctx: Any, job: _Job, *tensors: Tensor) -> Any:
+        needs = job.split(ctx.needs_input_grad[1:])
+        ctx.job, ctx.count = job, len(tensors)
+        step = _backward_for(job, needs)
+        keep = () if step is None else (*step.step.saved, *step.step.saved_once)
+        graph = job.derived.forward.graph
+        widths = [sum(numel(graph.nodes[i].shape) for i in nodes) for nodes in (keep, graph.states)]
+        cuts = job.cuts(*widths, tensors[0].element_size())
+        single = len(cuts) == 1
+        outputs, kept, starts = _whole(job, tensors, keep if single else (), cuts)
+        ctx.step, ctx.cuts, ctx.keep = step, cuts, keep
+        held = [kept[i] for i in keep] if single else [s for state in starts for s in state]
+        ctx.save_for_backward(*tensors, *(held if step is not None else ()))
+        # An output may be an input (no frame changed it): autograd wants them apart.
+        given = {id(t) for t in tensors}
+        return tuple(o.clone() if id(o) in given else o for o in outputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        job: _Job = ctx.job
+        tensors, held = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        if torch.is_grad_enabled():  # create_graph=True: differentiate the stages themselves
+            return (None, *_differentiable(job, tensors, grads, ctx.needs_input_grad[1:], ctx.cuts))
+        step: BackwardProgram = ctx.step
+        needs = job.split(ctx.needs_input_grad[1:])
+        states = job.derived.forward.graph.states
+        dy, d_state, d_states = grads[0], grads[1 : 1 + len(states)], grads[1 + len(states) :]
+        run = _BackwardRun(job, step, tensors, dy, d_states, needs)
+        for k in reversed(range(len(ctx.cuts))):
+            if len(ctx.cuts) == 1:
+                kept = dict(zip(ctx.keep, held, strict=True))
+            else:
+                start = held[k * len(states) : (k + 1) * len(states)]
+                kept = job.forward(tensors, ctx.cuts[k], start, ctx.keep).kept
+            d_state = run.piece(ctx.cuts[k], d_state, kept)
+        return (None, *run.gradients(d_state))
+
+
+def _backward_for(job: _Job, needs: list[tuple[bool, ...]]) -> BackwardProgram | None:
+    if not any(map(any, needs)):
+        return None
+    positions = [frozenset(k for k, need in enumerate(kind) if need) for kind in (needs[0], needs[3])]
+    weights = frozenset(w for w, need in zip(job.derived.forward.weights, needs[4], strict=True) if need)
+    return job.derived.backward(positions[0], positions[1], weights)
+
+
+class _BackwardRun:
+    """Accumulates gradients over pieces of time, from the last to the first."""
+
+    def __init__(
+        self,
+        job: _Job,
+        step: BackwardProgram,
+        tensors: Sequence[Tensor],
+        dy: Tensor,
+        d_states: Sequence[Tensor],
+        needs: list[tuple[bool, ...]],
+    ):
+        self.job, self.step, self.dy, self.d_states, self.needs = job, step, dy, d_states, needs
+        _, _, initial, constants, weights = job.split(tensors)
+        by_node = dict(zip(job.derived.forward.weights, weights, strict=True))
+        program = step.program
+        self.values = evaluate_weights(program.graph, program.weights, by_node.__getitem__, dy)
+        self.weights = by_node
+        self.weight_grads: dict[int, Tensor] = {}
+        self.input_grads: dict[int, list[Tensor]] = {k: [] for k in step.step.inputs}
+        self.constant_grads = {k: torch.zeros_like(constants[k]) for k in step.step.constants}
+        self.initial_grads = [torch.zeros_like(i) for i in initial]
+
+    def piece(self, cut: tuple[int, int], d_state: Sequence[Tensor], kept: dict[int, Tensor]) -> tuple[Tensor, ...]:
+        job, step = self.job, self.step.step
+        sizes, (first, last) = job.frames.sizes, cut
+        start, stop = sum(sizes[:first]), sum(sizes[:last])
+        at = sizes[first:last]
+        d_states = [d[start:stop].split(list(at)) for d in self.d_states]
+
+        def before(t: int, state: list[Tensor]) -> None:
+            for k, pieces in enumerate(d_states):
+                state[k] = state[k] + pieces[t]
+
+        def after(t: int, state: list[Tensor]) -> None:
+            mask = job.resets[first + t]
+            if mask is not None:
+                for k, d in enumerate(state):
+                    n, cut_off = d.shape[0], _like(mask, d)
+                    self.initial_grads[k][:n] += torch.where(cut_off, d, 0.0)
+                    state[k] = torch.where(cut_off, 0.0, d)
+
+        row = None if job.row is None else job.row[start:stop]
+        done = self.step.program.run(
+            inputs=[self.dy[start:stop], *(kept[i] for i in step.saved)],
+            state=d_state,
+            constants=[kept[i] for i in step.saved_once],
+            weights=self.values,
+            sizes=at,
+            row=row,
+            before=before if d_states else None,
+            after=after if self.initial_grads else None,
+            backwards=True,
+        )
+        for k, output in step.inputs.items():
+            self.input_grads[k].append(done.outputs[output])
+        for k, output in step.constants.items():
+            assert row is not None
+            self.constant_grads[k].index_add_(0, row, done.outputs[output])
+        for grad in step.weights:
+            total = _contract(grad, done.outputs, self.weights[grad.weight])
+            known = self.weight_grads.get(grad.weight)
+            self.weight_grads[grad.weight] = total if known is None else known + total
+        return done.state
+
+    def gradients(self, d_state: Sequence[Tensor]) -> list[Tensor | None]:
+        """In the order of the function's tensors."""
+        x, state, initial, constants, weights = self.needs
+        nodes = self.job.derived.forward.weights
+        return [
+            *(torch.cat(self.input_grads[k][::-1]) if need else None for k, need in enumerate(x)),
+            *(d if need else None for d, need in zip(d_state, state, strict=True)),
+            *(d if need else None for d, need in zip(self.initial_grads, initial, strict=True)),
+            *(self.constant_grads[k] if need else None for k, need in enumerate(constants)),
+            *(
+                self.weight_grads.get(w, torch.zeros_like(self.weights[w])) if need else None
+                for w, need in zip(nodes, weights, strict=True)
+            ),
+        ]
+
+
+def _contract(grad: WeightGrad, outputs: Sequence[Tensor], weight: Tensor) -> Tensor:
+    """One contraction over all frames."""
+    g = outputs[grad.cotangent]
+    if grad.operand is None:
+        return g.sum(0).sum_to_size(weight.shape)
+    a = outputs[grad.operand]
+    if grad.contraction == "block_linear":
+        return torch.einsum("ngj,ngk->gjk", g, a)
+    return g.reshape(-1, g.shape[-1]).t() @ a.reshape(-1, a.shape[-1])
+
+
+def _differentiable(
+    job: _Job,
+    tensors: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    needs: Sequence[bool],
+    cuts: Sequence[tuple[int, int]],
+) -> list[Tensor | None]:
+    outputs, _, _ = _whole(job, tensors, (), cuts)
+    pairs = [(o, g) for o, g in zip(outputs, grads, strict=True) if o.requires_grad]
+    wanted = [t for t, need in zip(tensors, needs, strict=True) if need]
+    found = iter(
+        torch.autograd.grad([o for o, _ in pairs], wanted, [g for _, g in pairs], create_graph=True, allow_unused=True)
+    )
+    return [next(found) if need else None for need in needs]
+
+
+def run(request: Request, save: str | int) -> Result:
+    """Run a request whose cell can be derived."""
+    derived = derive(request.cell)
+    graph = derived.forward.graph
+    x, device, dtype = request.x, request.x[0].device, request.x[0].dtype
+    lengths = None if request.lengths is None else request.lengths.cpu()
+    frames = Frames(request.T, request.B, request.reverse, lengths, device)
+    if not frames.count:
+        y = x[0].new_zeros(request.T, request.B, *extent(graph.nodes[graph.outputs[0]].shape))
+        every = tuple(s.expand(request.T, *s.shape) for s in request.state) if request.return_states else None
+        return Result(y, request.state, every)
+    work = torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
+    named = leaves_of(request.cell)
+    weights = evaluate_weights(
+        graph, derived.forward.weights, lambda path: _raised(named[path], work), torch.empty((), dtype=work, device=device)
+    )
+    resets = frames.resets(request.reset)
+    parts: list[Sequence[Tensor]] = [
+        [frames.pack(v) for v in x],
+        [frames.sort(s) for s in request.state],
+        [frames.sort(s) for s in request.initial()] if any(r is not None for r in resets) else [],
+        [frames.sort(c) for c in request.constants],
+    ]
+    tensors = [_raised(v, work) for part in parts for v in part] + weights
+    counts = (*map(len, parts), len(weights))
+    job = _Job(derived, frames, resets, request.return_states, save, counts)
+    outputs = [o.to(dtype) if o.dtype == work else o for o in _Scan.apply(job, *tensors)]  # type: ignore[no-untyped-call]
+    K = len(graph.states)
+    state = tuple(frames.unsort(s) for s in outputs[1 : 1 + K])
+    every = None
+    if request.return_states:
+        padding = request.state if request.reverse else state  # where no frame ran, the state of before or after
+        every = tuple(frames.unpack(v, p) for v, p in zip(outputs[1 + K :], padding, strict=True))
+    return Result(frames.unpack(outputs[0]), state, every)
+
+
+def _raised(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """Half precision is computed in float32; whole numbers and booleans stay what they are."""
+    return value.to(dtype) if value.is_floating_point() else value

@@ -1,0 +1,123 @@
+"""The closed vocabulary: every primitive of a step, what kind it is, and how torch computes it.
+
+A value is ``(N, *shape)`` where it belongs to frames or sequences, and ``shape`` alone where it belongs to the weights:
+the leading axis broadcasts. N is the number of rows, whatever they are (the sequences of a frame, or all frames at once).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Kind(Enum):
+    """What an operation does to the units of a row."""
+
+    LEAF = "leaf"
+    CONTRACTION = "contraction"  # a product with a weight: a GEMM over the rows
+    POINTWISE = "pointwise"
+    REDUCTION = "reduction"  # over units: all of a row must be there
+    LAYOUT = "layout"  # moves numbers, computes none
+    WEIGHT = "weight"  # any torch function, on weights alone
+
+
+@dataclass(frozen=True)
+class Op:
+    """One row of the table."""
+
+    kind: Kind
+    torch: Callable[..., Any] | None = None  # (*values, attrs) -> value
+    cheap: bool = False  # cheaper to compute again than to keep
+
+
+def _linear(a: Tensor, weight: Tensor, addend: Tensor | None = None, *, attrs: Any) -> Tensor:
+    if addend is None:
+        return torch.nn.functional.linear(a, weight)
+    if a.dim() == 2:
+        return torch.addmm(addend, a, weight.t())
+    return torch.nn.functional.linear(a, weight) + addend
+
+
+def _block_linear(a: Tensor, weight: Tensor, *, attrs: Any) -> Tensor:
+    return torch.einsum("ngk,gjk->ngj", a, weight)
+
+
+def _cat(*values: Tensor, attrs: Any) -> Tensor:
+    (dim, rank) = attrs
+    rows = max((v.shape[0] for v in values if v.dim() > rank), default=1)
+    return torch.cat([v.expand(rows, *v.shape[v.dim() - rank :]) for v in values], dim - rank)
+
+
+def _slice(a: Tensor, *, attrs: Any) -> Tensor:
+    dim, start, stop = attrs
+    return a.narrow(dim, start, stop - start)
+
+
+def _reshape(a: Tensor, *, attrs: Any) -> Tensor:
+    rank, sizes = attrs
+    return a.reshape(*a.shape[: a.dim() - rank], *sizes)
+
+
+def _expand(a: Tensor, *, attrs: Any) -> Tensor:
+    rank, sizes = attrs
+    return a.expand(*a.shape[: a.dim() - rank], *sizes) if a.dim() >= rank else a.expand(sizes)
+
+
+def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *values, attrs: function(*values)
+
+
+def _reduce(function: Callable[..., Tensor]) -> Callable[..., Any]:
+    return lambda a, *, attrs: function(a, dim=attrs, keepdim=True)
+
+
+def _pointwise(function: Callable[..., Any], *, cheap: bool = False) -> Op:
+    return Op(Kind.POINTWISE, _plain(function), cheap)
+
+
+# Reductions and slices count their axes from the end, so that the leading axis never matters.
+OPS: dict[str, Op] = {
+    "leaf": Op(Kind.LEAF),
+    "const": Op(Kind.LEAF),
+    "full": Op(Kind.WEIGHT),
+    "call": Op(Kind.WEIGHT),
+    "item": Op(Kind.WEIGHT),
+    "linear": Op(Kind.CONTRACTION, _linear),
+    "block_linear": Op(Kind.CONTRACTION, _block_linear),
+    "add": _pointwise(torch.add, cheap=True),
+    "sub": _pointwise(torch.sub, cheap=True),
+    "mul": _pointwise(torch.mul, cheap=True),
+    "div": _pointwise(torch.div),
+    "neg": _pointwise(torch.neg, cheap=True),
+    "sigmoid": _pointwise(torch.sigmoid),
+    "tanh": _pointwise(torch.tanh),
+    "relu": _pointwise(torch.relu, cheap=True),
+    "exp": _pointwise(torch.exp),
+    "expm1": _pointwise(torch.expm1),
+    "log": _pointwise(torch.log),
+    "log1p": _pointwise(torch.log1p),
+    "sqrt": _pointwise(torch.sqrt),
+    "erf": _pointwise(torch.erf),
+    "abs": _pointwise(torch.abs, cheap=True),
+    "sign": _pointwise(torch.sign, cheap=True),
+    "maximum": _pointwise(torch.maximum, cheap=True),
+    "minimum": _pointwise(torch.minimum, cheap=True),
+    "gt": _pointwise(torch.gt, cheap=True),
+    "ge": _pointwise(torch.ge, cheap=True),
+    "lt": _pointwise(torch.lt, cheap=True),
+    "le": _pointwise(torch.le, cheap=True),
+    "eq": _pointwise(torch.eq, cheap=True),
+    "ne": _pointwise(torch.ne, cheap=True),
+    "where": _pointwise(torch.where, cheap=True),
+    "detach": _pointwise(torch.Tensor.detach, cheap=True),
+    "sum": Op(Kind.REDUCTION, _reduce(torch.sum)),
+    "mean": Op(Kind.REDUCTION, _reduce(torch.mean)),
+    "amax": Op(Kind.REDUCTION, _reduce(torch.amax)),
+    "slice": Op(Kind.LAYOUT, _slice, cheap=True),
+    "cat": Op(Kind.LAYOUT, _cat, cheap=True),
+    "reshape": Op(Kind.LAYOUT, _reshape, cheap=True),
+    "expand": Op(Kind.LAYOUT, _expand, cheap=True),
+}

@@ -1,0 +1,265 @@
+"""Turn ``step`` into a graph by calling it once with symbols.
+
+The step is ordinary Python over torch: symbols stand for its input, state and constants, a function mode sees each torch
+call, and what is computed from weights alone runs for real. Nothing is baked in: a tensor that is no symbol, no weight
+and not computed from weights is an error, and so is a step whose graph depends on the batch size.
+"""
+
+import inspect
+import linecache
+import sys
+from collections.abc import Mapping
+from types import FrameType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+from recurra.errors import CellDefinitionError, UnderivableStepError
+from recurra.shapes import Dim, Shape, extent, show
+from recurra.steps.graph import Builder, Expr, Ref, StepGraph
+from recurra.steps.vocabulary import PASSED_THROUGH, RULES, Refusal
+
+
+class Symbol(Tensor):
+    """Stands for a value of the step: it has a shape and a dtype, and a node in place of numbers."""
+
+    expr: Expr
+
+    @staticmethod
+    def __new__(cls, expr: Expr, batch_size: int, dtype: torch.dtype, device: torch.device) -> "Symbol":
+        size = (batch_size, *expr.sizes)
+        symbol: Symbol = torch.Tensor._make_wrapper_subclass(cls, size, dtype=dtype, device=device)  # type: ignore[attr-defined]
+        symbol.expr = expr
+        return symbol
+
+    def __init__(self, *_: Any) -> None:
+        super().__init__()
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise UnderivableStepError(
+            f"a value of a step was used outside of it, by {func}", instead="return it from step instead of storing it"
+        )
+
+
+class Signature(NamedTuple):
+    """The leaves of a step, by role: names and shapes in letters."""
+
+    inputs: Mapping[str, Shape]
+    state: Mapping[str, Shape]
+    constants: Mapping[str, Shape]
+    weights: Mapping[str, tuple[Tensor, Shape]]  # by the path of the attribute
+
+
+def trace(
+    step: Any, signature: Signature, pack: Any, *, owner: str, dtype: torch.dtype, device: torch.device
+) -> StepGraph:
+    """The graph of one step.
+
+    Args:
+        step: called as ``step(*pack(inputs, state, constants))`` with tuples of symbols.
+        signature: what its leaves are.
+        pack: puts leaves into the arguments of `step`.
+        owner: the cell's name, for messages.
+        dtype, device: what symbols claim to be.
+
+    Raises:
+        UnderivableStepError: an operation is outside of the vocabulary, or a value depends on the batch size; the
+            message names the operation and the line of source.
+        CellDefinitionError: the step does not return ``(y, state)`` with leaves of the declared shapes.
+    """
+    first, second = (
+        _Tracer(step, signature, pack, owner, size, dtype, device).run() for size in (2, 3)
+    )
+    # Anything taken from the batch size would differ between the two (a weight expanded over it, a sum over it).
+    for (_, a), (_, b) in zip(first, second, strict=False):
+        if (a.op, a.args, extent(a.shape)) != (b.op, b.args, extent(b.shape)) or (a.op != "call" and a.attrs != b.attrs):
+            raise UnderivableStepError(
+                f"{owner}.step computes something from the batch size",
+                received=f"{a.op} {show(a.shape)} for 2 sequences, {b.op} {show(b.shape)} for 3",
+                instead="let shapes broadcast over the leading axis",
+            )
+    return first
+
+
+class _Tracer(TorchFunctionMode):
+    def __init__(
+        self,
+        step: Any,
+        signature: Signature,
+        pack: Any,
+        owner: str,
+        batch_size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ):
+        super().__init__()
+        self.step, self.signature, self.pack, self.owner = step, signature, pack, owner
+        self.batch_size, self.dtype, self.device = batch_size, dtype, device
+        self.builder = Builder()
+        self.weights: dict[int, tuple[Tensor, Expr]] = {}  # by id; the tensor is held, so that its id stays its own
+
+    def run(self) -> StepGraph:
+        signature = self.signature
+        leaves = {
+            role: [self.symbol(self.builder.leaf(role, name, shape)) for name, shape in shapes.items()]
+            for role, shapes in (
+                ("input", signature.inputs),
+                ("state", signature.state),
+                ("constant", signature.constants),
+            )
+        }
+        for path, (tensor, shape) in signature.weights.items():
+            if id(tensor) not in self.weights:  # a shared weight keeps its first name
+                self.weights[id(tensor)] = (tensor, self.builder.leaf("weight", path, shape))
+        with torch.no_grad(), self:
+            returned = self.step(*self.pack(leaves["input"], leaves["state"], leaves["constant"]))
+        y, state = self.checked(returned)
+        ids = {role: [s.expr.node for s in symbols] for role, symbols in leaves.items()}
+        return self.builder.graph(
+            inputs=ids["input"], states=ids["state"], constants=ids["constant"], outputs=[y], next_states=state
+        )
+
+    def checked(self, returned: Any) -> tuple[int, list[int]]:
+        """The nodes of the output and of the next state, or an error in what the step returned."""
+        shapes = self.signature.state
+        right = isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], tuple)
+        if not right or len(returned[1]) != len(shapes) or not isinstance(returned[0], Tensor):
+            raise CellDefinitionError(
+                f"{self.owner}.step must return (y, state), the state with leaves {', '.join(shapes)}",
+                received=type(returned).__name__,
+            )
+        nodes = []
+        for (leaf, shape), value in zip(shapes.items(), returned[1], strict=True):
+            expr = self.lift(value, f"the next state's {leaf}")
+            if expr.sizes != extent(shape):
+                raise CellDefinitionError(
+                    f"{self.owner}.step must return state.{leaf} of shape (B, {show(shape)[1:]}",
+                    received=f"(B, {show(expr.shape)[1:]}",
+                )
+            nodes.append(expr.node)
+        return self.lift(returned[0], "the output").node, nodes
+
+    def symbol(self, expr: Expr) -> Symbol:
+        return Symbol(expr, self.batch_size, self.dtype, self.device)
+
+    def lift(self, value: Any, where: str) -> Expr:
+        """A symbol, a weight or a number as a node; any other tensor is an error."""
+        if isinstance(value, Symbol):
+            return value.expr
+        if isinstance(value, Expr):  # made by another rule
+            return value
+        if isinstance(value, Tensor):
+            if id(value) in self.weights:
+                return self.weights[id(value)][1]
+            raise Refusal(
+                f"{where} is a tensor of shape {tuple(value.shape)} that is neither a value of the step nor computed "
+                "from weights; its numbers would be baked in",
+                "register it as a buffer, pass it as a constant, or write a Python number",
+            )
+        if isinstance(value, bool | int | float):
+            return self.builder.const(value)
+        raise Refusal(f"{where} is a {type(value).__name__}", "tensors and numbers")
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = _name(func)
+        symbolic = any(isinstance(v, Symbol) for v in tree_leaves((args, kwargs)))
+        if symbolic and name in PASSED_THROUGH:
+            with torch._C.DisableTorchFunctionSubclass():
+                return func(*args, **kwargs)
+        try:
+            if symbolic:
+                return self.apply(name, func, args, kwargs)
+            return self.on_weights(name, func, args, kwargs)
+        except Refusal as refusal:
+            raise UnderivableStepError(
+                f"{self.owner}.step cannot be derived: {refusal.what}",
+                received=f"{name} at {_source_line()}",
+                instead=refusal.instead or 'recurra.options(executor="reference"), or operations of the vocabulary',
+            ) from None
+
+    def apply(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+        """An operation on symbols, by the table of rules."""
+        plain = name.strip("_")
+        augmented = name.startswith("__i") and hasattr(Tensor, f"__{name[3:]}")  # __iadd__ of __add__
+        in_place = augmented or (name.endswith("_") and not name.startswith("__"))
+        if in_place or kwargs.get("out") is not None:
+            raise Refusal("it changes a value in place", f"the operation that returns a new value, such as h = h.{plain}(...)")
+        rule = RULES.get(name) or RULES.get(plain)
+        if rule is None:
+            raise Refusal("the operation is not in the vocabulary")
+        try:
+            bound = inspect.signature(rule).bind(self, *args, **kwargs)
+        except TypeError as error:
+            raise Refusal(f"these arguments are not in the vocabulary ({error})") from None
+        made = rule(*bound.args, **bound.kwargs)
+        if isinstance(made, Expr):
+            return self.symbol(made)
+        return tuple(map(self.symbol, made)) if isinstance(made, list) else made
+
+    def on_weights(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+        """Any torch function of weights alone runs, and is written down to run again in each call."""
+        read: list[int] = []
+
+        def template(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                expr = self.weights.get(id(value))
+                if expr is None:
+                    raise _NotAWeight
+                read.append(expr[1].node)
+                return Ref(expr[1].node)
+            if isinstance(value, list | tuple):
+                return tuple(template(v) for v in value)
+            return value
+
+        holds_tensor = any(isinstance(v, Tensor) for v in tree_leaves((args, kwargs)))
+        try:
+            recorded = (func, template(args), tuple((k, template(v)) for k, v in kwargs.items())) if holds_tensor else None
+        except _NotAWeight:
+            recorded = None  # of no weight: if it ever meets a symbol, lift() will say so
+        if recorded is not None and name.endswith("_") and not name.startswith("__"):
+            raise Refusal("it changes a weight in place", "the operation that returns a new tensor")
+        result = func(*args, **kwargs)
+        if recorded is not None:
+            self.record(recorded, read, result)
+        return result
+
+    def record(self, recorded: Any, read: list[int], result: Any) -> None:
+        if isinstance(result, Tensor) and not isinstance(result, Symbol):
+            node = self.builder.add("call", read, _bare(result), recorded)
+            self.weights.setdefault(id(result), (result, self.builder.expr(node)))
+        elif isinstance(result, tuple | list) and any(isinstance(r, Tensor) for r in result):
+            whole = self.builder.add("call", read, (), recorded)
+            for k, r in enumerate(result):
+                if isinstance(r, Tensor):
+                    node = self.builder.add("item", [whole], _bare(r), k)
+                    self.weights.setdefault(id(r), (r, self.builder.expr(node)))
+
+
+class _NotAWeight(Exception):
+    pass
+
+
+def _bare(tensor: Tensor) -> Shape:
+    return tuple(map(Dim, tensor.shape))
+
+
+def _name(func: Any) -> str:
+    name: str = getattr(func, "__name__", repr(func))
+    return name if name != "__get__" else getattr(func.__self__, "__name__", name)
+
+
+def _source_line() -> str:
+    """The line of the user's step: the innermost frame outside of torch and of this package's engine room."""
+    inside = (torch.__path__[0], __file__.rpartition("trace.py")[0])
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(inside):
+        frame = frame.f_back
+    if frame is None:
+        return "an unknown line"
+    file, line = frame.f_code.co_filename, frame.f_lineno
+    return f"{file}:{line}: {linecache.getline(file, line).strip()}"
