@@ -168,3 +168,7 @@ class DivergedError(RecurraError, FloatingPointError):
 
 class MissingDependencyError(RecurraError, ImportError):
     """A part of Recurra needs an optional dependency that is not installed; the message gives the command that installs it."""
+
+
+class UnsavableStateError(RecurraError, TypeError):
+    """A checkpoint was to hold a value that is neither a number, a string, a plain container nor a dense tensor."""

@@ -1,0 +1,110 @@
+"""Texts and labels as a caller gives them, checked."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from recurra.errors import DataError, EmptyDataError, EmptyTextError, SingleClassError
+
+Labels = np.ndarray[Any, np.dtype[Any]]
+
+
+def checked_texts(texts: Iterable[Any], name: str = "texts") -> list[str]:
+    """A list of texts, none of them empty.
+
+    Raises:
+        DataError: one string was given instead of a list, or something that is no string is among them.
+        EmptyDataError: there are none. EmptyTextError: one is empty, white space, or a missing value.
+    """
+    if isinstance(texts, str | bytes):
+        raise DataError(
+            f"{name} must be a sequence of texts",
+            received=f"one {type(texts).__name__}",
+            instead="[text], a list of one",
+        )
+    found = list(texts)
+    if not found:
+        raise EmptyDataError(f"{name} is empty: there is nothing to learn from or to classify")
+    for i, text in enumerate(found):
+        if text is None or (isinstance(text, float) and np.isnan(text)):
+            raise EmptyTextError(f"{name}[{i}] is a missing value", received=repr(text), instead="leave such rows out")
+        if not isinstance(text, str):
+            raise DataError(f"{name}[{i}] is no text", received=type(text).__name__, instead="a str")
+        if not text.strip():
+            raise EmptyTextError(f"{name}[{i}] has no text", received=repr(text[:20]), instead="leave such rows out")
+    return found
+
+
+def checked_labels(labels: Iterable[Any], rows: int, name: str = "labels") -> Labels:
+    """The labels as an array of strings, integers or booleans.
+
+    Raises:
+        DataError: another number of them than texts, a missing one, or types that do not mix.
+    """
+    found = [v.item() if isinstance(v, np.generic) else v for v in labels]
+    if len(found) != rows:
+        raise DataError(f"{name} must be as many as the texts", received=f"{len(found)} labels, {rows} texts")
+    for i, value in enumerate(found):
+        if value is None or (isinstance(value, float) and np.isnan(value)):
+            raise DataError(f"{name}[{i}] is a missing value", received=repr(value), instead="leave such rows out")
+    kinds = {type(v) for v in found}
+    if len(kinds) > 1 or not kinds <= {str, int, bool}:
+        raise DataError(
+            f"{name} must be all strings, all integers or all booleans",
+            received=", ".join(sorted(k.__name__ for k in kinds)),
+        )
+    return np.array(found)
+
+
+def classes_of(labels: Labels) -> tuple[Labels, np.ndarray[Any, np.dtype[np.int64]]]:
+    """The classes in order, and each label's index among them.
+
+    Raises:
+        SingleClassError: there is only one.
+    """
+    classes, targets = np.unique(labels, return_inverse=True)
+    if len(classes) < 2:
+        raise SingleClassError(
+            "a classifier needs texts of at least two classes",
+            received=f"only {classes[0]!s}, {len(labels)} times",
+            instead="data of several classes, or another label column",
+        )
+    return classes, targets.astype(np.int64)
+
+
+def targets_among(labels: Labels, classes: Labels, name: str = "labels") -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Each label's index among `classes`, which are in order.
+
+    Raises:
+        DataError: a label is none of them.
+    """
+    index = {value: i for i, value in enumerate(classes.tolist())}
+    values = labels.tolist()
+    unknown = sorted({str(v) for v in values if v not in index})
+    if unknown:
+        raise DataError(
+            f"{name} holds classes that the training data does not",
+            received=", ".join(unknown[:5]),
+            instead=f"labels among {', '.join(str(c) for c in classes[:20])}",
+        )
+    return np.array([index[v] for v in values], dtype=np.int64)
+
+
+def fingerprint(*columns: Sequence[Any] | None) -> str:
+    """The SHA-256 sum of texts and labels, whatever their number, as hexadecimal digits.
+
+    Example:
+        >>> fingerprint(["ab", "c"]) == fingerprint(["a", "bc"])
+        False
+    """
+    total = hashlib.sha256()
+    for column in columns:
+        values = [] if column is None else column
+        total.update(b"%d;" % len(values))
+        for value in values:
+            data = str(value).encode("utf-8", "surrogatepass")
+            total.update(b"%d:" % len(data))
+            total.update(data)
+    return total.hexdigest()

@@ -1,0 +1,1 @@
+"""Fitting on Lightning: checkpoints, resuming, run folders and reports. Knows no task."""

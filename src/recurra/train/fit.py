@@ -1,0 +1,117 @@
+"""Fit a network: Lightning's loop, with our checkpoints."""
+
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from torch import nn
+
+from recurra.errors import RunFolderError
+from recurra.train.callbacks import Epoch, KeepEpochs, ShowProgress
+from recurra.train.checkpoint import SafeCheckpointIO, load
+from recurra.train.module import FitModule, Objective
+from recurra.train.quiet import quiet_lightning
+from recurra.train.settings import MONITORS, FitSettings
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a training came to."""
+
+    history: list[Epoch]
+    best_epoch: int  # from 1; the network holds its weights
+
+
+def fit(
+    network: nn.Module,
+    objective: Objective,
+    train_batches: Any,
+    valid_batches: Any | None,
+    settings: FitSettings,
+    *,
+    checkpoints: Path,
+    resume: bool = False,
+    progress: bool = True,
+) -> Fitted:
+    """Train `network` in place and leave it with the weights of its best epoch.
+
+    The random generators are used as they stand: seed them (:func:`recurra.train.randomness.seeded`) before the
+    network is made. At each epoch's end everything that the rest of the training depends on is written to
+    `checkpoints`, so a training that was stopped and resumed gives the weights of an unbroken one, bit for bit.
+
+    Args:
+        network: what is trained.
+        objective: ``(network, batch) -> Step``.
+        train_batches: a DataLoader that draws from its own generator, not from torch's global one.
+        valid_batches: the same of held-out data; None: no validation, and the last epoch counts as the best.
+        settings: how.
+        checkpoints: the folder of ``last.safetensors`` and ``best.safetensors``.
+        resume: go on from ``last.safetensors``.
+        progress: show a bar and the figures of each epoch on stderr.
+
+    Raises:
+        DivergedError: the loss became NaN or infinite. RunFolderError: the checkpoint to resume from is not usable.
+        KeyboardInterrupt: Ctrl-C; its message says what can be resumed.
+    """
+    monitor = settings.monitor if valid_batches is not None else None
+    shown = ShowProgress(settings.max_epochs) if progress else None
+    epochs = KeepEpochs(checkpoints, monitor, shown.announce if shown else lambda *_: None)
+    callbacks: list[Callback] = [epochs, shown] if shown else [epochs]
+    if valid_batches is not None and settings.patience is not None:
+        mode = "max" if MONITORS[settings.monitor] else "min"
+        callbacks.append(
+            EarlyStopping(settings.monitor, patience=settings.patience, mode=mode, check_on_train_epoch_end=True)
+        )
+    module = FitModule(network, objective, settings)
+    with quiet_lightning():
+        trainer = Trainer(
+            accelerator=settings.accelerator,
+            devices=1,
+            max_epochs=settings.max_epochs,
+            gradient_clip_val=settings.clip,
+            callbacks=callbacks,
+            # LightningEnvironment: inside of a SLURM job Lightning would otherwise take its checkpoints from there.
+            plugins=[SafeCheckpointIO(), LightningEnvironment()],
+            logger=False,
+            enable_checkpointing=True,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            # Tensors made in inference mode may be cached by the network, and could not be trained with afterwards.
+            inference_mode=False,
+        )
+        try:
+            _run(trainer, module, train_batches, valid_batches, epochs, resume)
+        finally:
+            if shown:
+                shown.close()
+    best = load(epochs.best)
+    if best["epoch"] + 1 != epochs.best_epoch:
+        raise RunFolderError(
+            f"{epochs.best.name} is of epoch {best['epoch'] + 1}, but the best one was {epochs.best_epoch}",
+            received=str(epochs.best),
+            instead="train again with --overwrite",
+        )
+    module.load_state_dict(best["state_dict"])
+    network.to("cpu").eval()
+    return Fitted(epochs.history, epochs.best_epoch)
+
+
+def _run(
+    trainer: Trainer, module: FitModule, train_batches: Any, valid_batches: Any, epochs: KeepEpochs, resume: bool
+) -> None:
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(module, train_batches, valid_batches, ckpt_path=epochs.last if resume else None)
+    except SystemExit as stop:
+        # Lightning turns Ctrl-C into SystemExit(1), and leaves the process deaf to any further one.
+        if not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, handler)
+        done = len(epochs.history)
+        kept = f"the end of epoch {done} is saved" if done else "no epoch had ended, so there is nothing to resume"
+        raise KeyboardInterrupt(f"training was stopped in epoch {done + 1}: {kept}") from None

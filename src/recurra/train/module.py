@@ -1,0 +1,97 @@
+"""One Lightning module for every task: a network, and an objective that turns a batch into a loss."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from recurra.errors import DivergedError, RunFolderError
+from recurra.train.settings import FitSettings
+
+
+class Step(NamedTuple):
+    """What an objective makes of one batch."""
+
+    loss: Tensor  # () the mean over the batch
+    size: int  # how many texts, frames … that mean is over
+    figures: dict[str, Tensor]  # name -> (), means over the same
+
+
+Objective = Callable[[nn.Module, Any], Step]
+
+
+class FitModule(LightningModule):
+    """Trains `network` on `objective`, whatever the task; figures of validation get the prefix ``valid_``."""
+
+    def __init__(self, network: nn.Module, objective: Objective, settings: FitSettings):
+        super().__init__()
+        self.network, self.objective, self.settings = network, objective, settings
+
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """The loss of a batch.
+
+        Raises:
+            DivergedError: it is NaN or infinite.
+        """
+        step = self.objective(self.network, batch)
+        if not torch.isfinite(step.loss):
+            raise DivergedError(
+                f"the training loss became {step.loss.item()} in epoch {self.current_epoch + 1}, batch {batch_idx + 1}",
+                received=f"learning_rate={self.settings.learning_rate:g}, clip={self.settings.clip}",
+                instead="a lower learning_rate, or gradient clipping (clip=1.0)",
+            )
+        figures = {"loss": step.loss, **step.figures}
+        self.log_dict({k: v.detach() for k, v in figures.items()}, on_step=False, on_epoch=True, batch_size=step.size)
+        return figures
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """The figures of a held-out batch."""
+        step = self.objective(self.network, batch)
+        figures = {"valid_loss": step.loss, **{f"valid_{k}": v for k, v in step.figures.items()}}
+        self.log_dict(figures, on_step=False, on_epoch=True, batch_size=step.size)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW (Adam, where nothing decays), and the schedule, one step a batch."""
+        settings = self.settings
+        optimizer = torch.optim.AdamW(self.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        total = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate_factor(settings, step, total)
+        )
+        # An epoch's end is saved before Lightning steps an epochwise schedule, so only a stepwise one resumes exactly.
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Hold a checkpoint's weights against the network before any is copied.
+
+        Raises:
+            RunFolderError: names or shapes differ.
+        """
+        found = {k: tuple(v.shape) for k, v in checkpoint["state_dict"].items()}
+        expected = {k: tuple(v.shape) for k, v in self.state_dict().items()}
+        if found != expected:
+            differing = sorted(k for k in found.keys() | expected.keys() if found.get(k) != expected.get(k))
+            raise RunFolderError(
+                "the checkpoint is of another network",
+                received=", ".join(f"{k}: {found.get(k, 'missing')}" for k in differing[:4]),
+                instead=", ".join(f"{k}: {expected.get(k, 'none')}" for k in differing[:4]),
+            )
+
+
+def learning_rate_factor(settings: FitSettings, step: int, total: int) -> float:
+    """What the learning rate is multiplied by at `step` of `total`.
+
+    Example:
+        >>> [learning_rate_factor(FitSettings(schedule="linear", warmup=0.2), step, 10) for step in (0, 1, 2, 6)]
+        [0.5, 1.0, 1.0, 0.5]
+    """
+    warm = math.ceil(settings.warmup * total)
+    if step < warm:
+        return (step + 1) / warm
+    done = (step - warm) / max(1, total - warm)
+    return {"constant": 1.0, "linear": max(0.0, 1 - done), "cosine": 0.5 * (1 + math.cos(math.pi * min(1.0, done)))}[
+        settings.schedule
+    ]

@@ -1,0 +1,284 @@
+"""The folder that a training leaves: settings, weights, figures and a report, safe to open whoever made it.
+
+==================  ===================================================================================
+config.json         ``"format": 1``, the task, its settings, the data's fingerprint, versions, seed, sums
+model.safetensors   the weights of the best epoch
+tokenizer.json      where the task has one
+metrics.json        figures of every epoch, of the best one, and of test data
+report.html         the same as curves and pictures
+checkpoints/        ``best.safetensors`` and ``last.safetensors``: what ``--resume`` goes on from
+==================  ===================================================================================
+
+Nothing here is pickled, and no code is imported by a name found in a file.
+"""
+
+import json
+import math
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from recurra.errors import RunFolderError
+from recurra.train.files import sha256_of, write_atomically
+
+FORMAT = 1
+LARGEST_JSON = 64 * 2**20  # bytes; a vocabulary of 100,000 words takes about 3 MiB
+PACKAGES = ("recurra", "torch", "lightning", "numpy", "tokenizers", "safetensors")
+AGAIN = "train again with --overwrite, or restore the folder from a copy"
+
+# safetensors' names of dtypes
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+class RunFolder:
+    """The paths of a run folder, and reading and writing what lies there.
+
+    Args:
+        path: the folder; it need not exist.
+    """
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+        self.config = self.path / "config.json"
+        self.weights = self.path / "model.safetensors"
+        self.tokenizer = self.path / "tokenizer.json"
+        self.metrics = self.path / "metrics.json"
+        self.report = self.path / "report.html"
+        self.checkpoints = self.path / "checkpoints"
+        self.last = self.checkpoints / "last.safetensors"
+
+    def prepare(self, *, resume: bool = False, overwrite: bool = False) -> None:
+        """Make the folder ready to train in; a run that is there already is kept unless the caller says otherwise.
+
+        Raises:
+            RunFolderError: it holds a run, and neither `resume` nor `overwrite` is set; or it holds other files; or
+                there is nothing in it to resume.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise RunFolderError("a run needs a folder, and there is a file of that name", received=str(self.path))
+        if resume and overwrite:
+            raise RunFolderError("--resume goes on with a run and --overwrite discards it: give one of them")
+        holds_run = self.config.exists()
+        if resume:
+            if not self.last.exists() and not self.weights.exists():
+                raise RunFolderError(
+                    "there is nothing to resume: no epoch of a run has ended in that folder",
+                    received=str(self.path),
+                    instead="leave --resume out" + (", and give --overwrite" if holds_run else ""),
+                )
+            return
+        if holds_run and not overwrite:
+            state = "finished run" if self.weights.exists() else "run that was not finished"
+            raise RunFolderError(
+                f"the folder already holds a {state}",
+                received=str(self.path),
+                instead="--resume to go on with it, --overwrite to discard it, or another folder",
+            )
+        foreign = [f for f in self.path.iterdir() if f.name != self.checkpoints.name] if self.path.is_dir() else []
+        if not holds_run and foreign:
+            raise RunFolderError(
+                "the folder is not empty and holds no run, so nothing is written there",
+                received=f"{self.path}, with {foreign[0].name}",
+                instead="a new folder",
+            )
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        # Only files of ours go; the config goes last, so that a run cut off here still reads as a run.
+        checkpoints = sorted(self.checkpoints.glob("*.safetensors"))
+        for file in (*checkpoints, self.weights, self.tokenizer, self.metrics, self.report, self.config):
+            file.unlink(missing_ok=True)
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Write ``config.json``, with the format, and the sums of the files that reading will hold it against."""
+        present = [f for f in (self.weights, self.tokenizer) if f.exists()]
+        files = {f.name: {"bytes": f.stat().st_size, "sha256": sha256_of(f)} for f in present}
+        write_json(self.config, {"format": FORMAT, **config, "files": files})
+
+    def read_config(self, task: str) -> dict[str, Any]:
+        """Read ``config.json`` and check the files it names.
+
+        Raises:
+            RunFolderError: no folder, no run, a damaged or changed file, another task, or a later format.
+        """
+        if not self.path.is_dir():
+            raise RunFolderError("there is no such run folder", received=str(self.path), instead="the folder of a run")
+        if not self.config.exists():
+            raise RunFolderError(
+                "the folder holds no run: config.json is missing",
+                received=str(self.path),
+                instead="the folder of a run",
+            )
+        config = read_json(self.config)
+        version = config.get("format")
+        if version != FORMAT:
+            raise RunFolderError(
+                f"{self.config} is of format {version!r}; this version of recurra reads format {FORMAT}",
+                instead="a version of recurra that reads it" if isinstance(version, int) else AGAIN,
+            )
+        if config.get("task") != task:
+            raise RunFolderError(f"the run is of another task than {task!r}", received=repr(config.get("task")))
+        files = field(config, "files", dict, self.config)
+        for name, said in files.items():
+            self._check_file(name, said)
+        return config
+
+    def require_finished(self) -> None:
+        """Raise RunFolderError where a training has not come to its end."""
+        if not self.weights.exists():
+            raise RunFolderError(
+                f"the run has no weights: {self.weights.name} is missing",
+                received=str(self.path),
+                instead="finish it: the command of its training with --resume" if self.last.exists() else AGAIN,
+            )
+
+    def write_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Write ``model.safetensors``."""
+        tensors = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in weights.items()}
+        write_atomically(self.weights, safetensors.torch.save(tensors))
+
+    def read_weights(self, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Read ``model.safetensors``.
+
+        Args:
+            expected: what the network of the config holds; tensors on the meta device do. Names, shapes and dtypes in
+                the file's header are held against these before any weight is allocated.
+
+        Raises:
+            RunFolderError: the file is missing, damaged or truncated, does not fit, or holds NaN or infinite weights.
+        """
+        self.require_finished()
+        try:
+            with safe_open(self.weights, "pt") as file:
+                names = set(file.keys())
+                if names != expected.keys():
+                    raise RunFolderError(
+                        f"{self.weights} does not fit {self.config.name}: weights are missing or unknown",
+                        received=f"missing {sorted(expected.keys() - names)[:4]}, unknown {sorted(names - expected.keys())[:4]}",
+                        instead=AGAIN,
+                    )
+                for name, tensor in expected.items():
+                    part = file.get_slice(name)
+                    found = tuple(part.get_shape()), DTYPES.get(part.get_dtype(), part.get_dtype())
+                    if found != (tuple(tensor.shape), tensor.dtype):
+                        raise RunFolderError(
+                            f"{self.weights} does not fit {self.config.name}: {name} must be "
+                            f"{tuple(tensor.shape)} of {tensor.dtype}",
+                            received=f"{found[0]} of {found[1]}",
+                            instead=AGAIN,
+                        )
+                tensors = {name: file.get_tensor(name) for name in expected}
+        except SafetensorError as error:
+            raise RunFolderError(
+                f"{self.weights} is damaged or truncated", received=str(error), instead=AGAIN
+            ) from error
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise RunFolderError(f"{self.weights} holds weights that are NaN or infinite: {name}", instead=AGAIN)
+        return tensors
+
+    def _check_file(self, name: str, said: Any) -> None:
+        known = {f.name: f for f in (self.weights, self.tokenizer)}
+        if name not in known or not isinstance(said, dict):
+            raise RunFolderError(f"{self.config} names a file that no run has", received=repr(name), instead=AGAIN)
+        path = known[name]
+        if not path.is_file():
+            raise RunFolderError(f"a file of the run is missing: {name}", received=str(self.path), instead=AGAIN)
+        size = path.stat().st_size
+        if size != said.get("bytes"):
+            raise RunFolderError(
+                f"{path} is damaged or truncated",
+                received=f"{size} bytes, {said.get('bytes')} were written",
+                instead=AGAIN,
+            )
+        if sha256_of(path) != said.get("sha256"):
+            raise RunFolderError(f"{path} is damaged: its content is not what was written", instead=AGAIN)
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write JSON, indented, in UTF-8, without NaN."""
+    write_atomically(path, json.dumps(without_nan(document), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        RunFolderError: the file is missing, larger than any run's, not UTF-8, or not an object.
+    """
+    if not path.is_file():
+        raise RunFolderError(f"a file of the run is missing: {path.name}", received=str(path.parent), instead=AGAIN)
+    size = path.stat().st_size
+    if size > LARGEST_JSON:
+        raise RunFolderError(f"{path} is larger than any run's", received=f"{size} bytes", instead="look who made it")
+    try:
+        document = json.loads(path.read_bytes())
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RunFolderError(f"{path} is damaged or truncated: no JSON", received=str(error), instead=AGAIN) from error
+    if not isinstance(document, dict):
+        raise RunFolderError(f"{path} is damaged: no JSON object", received=type(document).__name__, instead=AGAIN)
+    return document
+
+
+def field(document: Mapping[str, Any], name: str, kind: type | tuple[type, ...], path: Path) -> Any:
+    """An entry of a JSON object, of the type it must have.
+
+    Raises:
+        RunFolderError: it is missing or of another type.
+    """
+    value = document.get(name)
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    if type(value) not in kinds:
+        raise RunFolderError(
+            f"{path} is damaged: {name!r} must be {' or '.join(k.__name__ for k in kinds)}",
+            received=repr(value)[:80] if name in document else "nothing",
+            instead=AGAIN,
+        )
+    return value
+
+
+def without_nan(value: Any) -> Any:
+    """`value` with None for NaN and infinities, which JSON has no words for."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {k: without_nan(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(v) for v in value]
+    return value
+
+
+def versions() -> dict[str, str]:
+    """The versions of what trained: Python and the packages that matter."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """Where it trained: system, processor, torch's threads, and a GPU's name."""
+    return {
+        "system": platform.system(),
+        "processor": torch.backends.cpu.get_cpu_capability(),
+        "architecture": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
