@@ -21,7 +21,7 @@ from recurra.errors import NotFittedError, OptionError
 from recurra.tasks.given import Labels, checked_labels, checked_texts, classes_of, fingerprint, targets_among
 from recurra.tasks.text_network import TextNetwork, poolings_named
 from recurra.train.randomness import seeded
-from recurra.train.run_folder import RunFolder, machine, versions, write_json
+from recurra.train.run_folder import RunFolder, machine, read_json, versions, write_json
 from recurra.train.settings import FitSettings, plain, require_number, require_whole
 
 if TYPE_CHECKING:
@@ -236,6 +236,18 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         probabilities = self.predict_proba(texts)
         targets = targets_among(checked_labels(labels, len(texts)), self.classes_)
         return classification_figures(targets, probabilities, self.classes_)
+
+    def record(self, run_dir: Path | str, split: str, texts: Iterable[str], labels: Iterable[Any]) -> dict[str, Any]:
+        """Evaluate on a split, and add its figures to ``metrics.json`` of the run that this classifier was fitted in.
+
+        Returns:
+            What :meth:`evaluate` returns.
+        """
+        folder = RunFolder(run_dir)
+        metrics = read_json(folder.metrics)
+        metrics[split] = self.evaluate(texts, labels)
+        write_json(folder.metrics, metrics)
+        return metrics[split]  # type: ignore[no-any-return]
 
     def save(self, path: Path | str, *, overwrite: bool = False) -> None:
         """Write a run folder that :meth:`load` reads.

@@ -1,0 +1,96 @@
+"""``recurra doctor``: what is installed, what the machine can do, and where data lies."""
+
+import json as json_format
+import os
+import platform
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+# extra -> the modules it brings that commands of today need
+EXTRAS = {
+    "tasks": ("lightning", "tokenizers", "torchmetrics", "sklearn", "pandas", "pyarrow", "matplotlib", "pooch"),
+}
+CORE = ("torch", "numpy", "safetensors", "typer", "rich")
+
+
+def doctor(
+    data_dir: Annotated[Path | None, typer.Option(help="A folder to look for corpora in.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Versions, threads, what the processor can do, optional parts with the command that installs them, data found.
+
+    [bold]Examples[/bold]
+
+    recurra doctor
+
+    recurra doctor --data-dir data --json
+    """
+    found = _findings(data_dir)
+    if json:
+        print(json_format.dumps(found, indent=1))
+        return
+    print("versions")
+    for name, version in found["versions"].items():
+        print(f"  {name:12} {version}")
+    print("machine")
+    for name, value in found["machine"].items():
+        print(f"  {name:12} {value}")
+    print("extras")
+    for name, extra in found["extras"].items():
+        missing = extra["missing"]
+        print(f"  {name:12} {'complete' if not missing else 'missing ' + ', '.join(missing) + ': ' + extra['install']}")
+    print("data folders")
+    for name, folder in found["data"].items():
+        print(f"  {name:12} {folder}")
+
+
+def _findings(data_dir: Path | None) -> dict[str, Any]:
+    import torch
+
+    from recurra.train.run_folder import machine
+
+    modules = [m for names in EXTRAS.values() for m in names]
+    return {
+        "versions": {
+            "recurra": _version("recurra"),
+            "python": platform.python_version(),
+            **{name: _version(name) for name in (*CORE, *modules)},
+        },
+        "machine": {
+            **machine(),
+            "cores": os.cpu_count(),
+            "huge pages": "asked for" if os.environ.get("THP_MEM_ALLOC_ENABLE") == "1" else "not asked for",
+            "mkldnn": torch.backends.mkldnn.is_available(),
+        },
+        "extras": {
+            name: {"missing": [m for m in names if find_spec(m) is None], "install": f'pip install "recurra[{name}]"'}
+            for name, names in EXTRAS.items()
+        },
+        "data": _data_folders(data_dir),
+    }
+
+
+def _version(module: str) -> str:
+    package = {"sklearn": "scikit-learn"}.get(module, module)
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _data_folders(data_dir: Path | None) -> dict[str, str]:
+    named = {"--data-dir": data_dir, "RECURRA_DATA": os.environ.get("RECURRA_DATA")}
+    found = {}
+    for name, folder in named.items():
+        if not folder:
+            found[name] = "not given"
+        elif not Path(folder).is_dir():
+            found[name] = f"{folder}: there is no such folder"
+        else:
+            inside = sorted(p.name for p in Path(folder).iterdir() if p.is_dir())
+            found[name] = f"{folder}: {', '.join(inside) or 'empty'}"
+    return found

@@ -1,0 +1,62 @@
+"""``recurra evaluate``: how well a run does on labelled data."""
+
+import json as json_format
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    data: Annotated[str | None, typer.Argument(help="A table, a folder or a corpus; default: what the run was trained on, if a corpus.")] = None,
+    text: Annotated[str | None, typer.Option(help="The column of the texts.")] = None,
+    label: Annotated[str | None, typer.Option(help="The column of the classes.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where a corpus's files already are.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:  # fmt: skip
+    """Accuracy, macro F1, log loss, each class's figures and the confusion of a run on labelled texts.
+
+    Of a corpus or a folder the test texts are taken; of a table, all.
+
+    [bold]Examples[/bold]
+
+    recurra evaluate runs/reviews test.csv
+
+    recurra evaluate runs/imdb-lstm imdb --json
+    """
+    from recurra.cli.inputs import read_splits
+    from recurra.errors import OptionError
+    from recurra.tasks.classify import TextClassifier
+
+    classifier = TextClassifier.load(run)
+    named = data or classifier.about_.get("notes", {}).get("data")
+    if not isinstance(named, str):
+        raise OptionError("the run does not say what it was trained on", instead=f"recurra evaluate {run} DATA")
+    splits = read_splits(named, text=text, label=label, test=None, data_dir=data_dir)
+    table = splits.test or splits.train
+    figures = classifier.evaluate(table.texts, table.labels or [])
+    if json:
+        print(json_format.dumps({"run": str(run), "data": table.source, **figures}, indent=1))
+        return
+    print(f"{table.source}: {figures['count']:,} texts")
+    for name in ("accuracy", "macro_f1", "log_loss"):
+        print(f"{name.replace('_', ' '):10} {figures[name]:.4f}")
+    _tables(figures)
+
+
+def _tables(figures: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    each = Table("class", "precision", "recall", "F1", "texts", box=None)
+    for row in figures["classes"]:
+        each.add_row(str(row["label"]), *(f"{row[k]:.4f}" for k in ("precision", "recall", "f1")), f"{row['count']:,}")
+    names = [str(row["label"]) for row in figures["classes"]]
+    confusion = Table("true, down; predicted, across", *names, box=None)
+    for name, counts in zip(names, figures["confusion"], strict=True):
+        confusion.add_row(name, *(f"{c:,}" for c in counts))
+    console = Console(highlight=False)
+    for table in (each, confusion):
+        console.print()
+        console.print(table)
