@@ -45,23 +45,25 @@ class _Job:
         """The row of each frame, where constants need it."""
         return self.frames.row if self.derived.forward.graph.constants else None
 
-    def cuts(self, saved_widths: int, state_widths: int, itemsize: int) -> list[tuple[int, int]]:
-        """The pieces of time whose values are kept or computed again together."""
+    def cuts(self, saved_width: int, state_width: int, itemsize: int) -> list[tuple[int, int]]:
+        """The pieces of time that run, and whose values are kept or computed again, together.
+
+        Where all is kept, a piece is what stays in a core's cache while HOIST and SINK pass over it.
+        """
         sizes = self.frames.sizes
-        T = len(sizes)
+        T, B = len(sizes), max(sizes)
         if self.save == "all":
-            length = T
+            length = max(1, _CACHED_BYTES // (B * self._widest * itemsize))
         elif self.save == "sqrt":
             length = math.isqrt(T - 1) + 1
         else:
-            B = max(sizes)
-            fits = [
-                n
-                for n in range(T, 0, -1)
-                if (n * saved_widths + (math.ceil(T / n) * state_widths if n < T else 0)) * B * itemsize <= int(self.save)
-            ]
-            length = fits[0] if fits else math.isqrt(T - 1) + 1
+            need = lambda n: (n * saved_width + math.ceil(T / n) * state_width) * B * itemsize  # noqa: E731
+            length = next((n for n in range(T, 0, -1) if need(n) <= int(self.save)), math.isqrt(T - 1) + 1)
         return [(t, min(t + length, T)) for t in range(0, T, length)]
+
+    @cached_property
+    def _widest(self) -> int:
+        return max(numel(node.shape) for i, node in self.derived.forward.graph if self.derived.forward.staged.scope[i])
 
     def forward(self, tensors: Sequence[Tensor], cut: tuple[int, int], state: Leaves, keep: Sequence[int]) -> Piece:
         """Run one piece of time."""
@@ -92,25 +94,32 @@ class _Job:
         return before
 
 
+_CACHED_BYTES = 1 << 20  # of the widest value of a piece: several of them share a core's second-level cache
+
+
 def _like(mask: Tensor, value: Tensor) -> Tensor:
     return mask.view(-1, *[1] * (value.dim() - 1))
 
 
-def _whole(job: _Job, tensors: Sequence[Tensor], keep: Sequence[int], cuts: Sequence[tuple[int, int]]) -> Any:
-    """Run all pieces: (outputs as one tuple, what was kept of the last piece, the state before each piece)."""
-    graph = job.derived.forward.graph
-    state = job.split(tensors)[1]
-    every = list(graph.next_states) if job.return_states else []
-    ys, states, starts, kept = [], [], [], {}
-    for cut in cuts:
-        starts.append(state)
-        piece = job.forward(tensors, cut, state, [*keep, *every])
-        ys.append(piece.outputs[0])
-        states.append([piece.kept[i] for i in every])
-        state, kept = piece.state, piece.kept
-    join = lambda parts: parts[0] if len(parts) == 1 else torch.cat(parts)  # noqa: E731
-    outputs = (join(ys), *state, *(join([s[k] for s in states]) for k in range(len(every))))
-    return outputs, kept, starts
+class _Pieces:
+    """A forward run, piece by piece."""
+
+    def __init__(self, job: _Job, tensors: Sequence[Tensor], keep: Sequence[int], cuts: Sequence[tuple[int, int]]):
+        graph = job.derived.forward.graph
+        state = job.split(tensors)[1]
+        every = list(graph.next_states) if job.return_states else []
+        self.starts: list[Leaves] = []  # the state before each piece
+        self.kept: list[dict[int, Tensor]] = []
+        parts: list[list[Tensor]] = [[] for _ in range(1 + len(every))]
+        for cut in cuts:
+            self.starts.append(state)
+            piece = job.forward(tensors, cut, state, [*keep, *every])
+            for part, value in zip(parts, (piece.outputs[0], *(piece.kept[i] for i in every)), strict=True):
+                part.append(value)
+            self.kept.append({i: piece.kept[i] for i in keep})
+            state = piece.state
+        y, *states = (p[0] if len(p) == 1 else torch.cat(p) for p in parts)
+        self.outputs = (y, *state, *states)
 
 
 class _Scan(torch.autograd.Function):
@@ -118,21 +127,19 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, job: _Job, *tensors: Tensor) -> Any:
-        needs = job.split(ctx.needs_input_grad[1:])
-        ctx.job, ctx.count = job, len(tensors)
-        step = _backward_for(job, needs)
+        step = _backward_for(job, job.split(ctx.needs_input_grad[1:]))
         keep = () if step is None else (*step.step.saved, *step.step.saved_once)
         graph = job.derived.forward.graph
         widths = [sum(numel(graph.nodes[i].shape) for i in nodes) for nodes in (keep, graph.states)]
         cuts = job.cuts(*widths, tensors[0].element_size())
-        single = len(cuts) == 1
-        outputs, kept, starts = _whole(job, tensors, keep if single else (), cuts)
-        ctx.step, ctx.cuts, ctx.keep = step, cuts, keep
-        held = [kept[i] for i in keep] if single else [s for state in starts for s in state]
+        again = job.save != "all" and len(cuts) > 1
+        done = _Pieces(job, tensors, () if again else keep, cuts)
+        held = [s for start in done.starts for s in start] if again else [k[i] for k in done.kept for i in keep]
+        ctx.job, ctx.step, ctx.cuts, ctx.keep, ctx.again, ctx.count = job, step, cuts, keep, again, len(tensors)
         ctx.save_for_backward(*tensors, *(held if step is not None else ()))
         # An output may be an input (no frame changed it): autograd wants them apart.
         given = {id(t) for t in tensors}
-        return tuple(o.clone() if id(o) in given else o for o in outputs)
+        return tuple(o.clone() if id(o) in given else o for o in done.outputs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
@@ -140,17 +147,15 @@ class _Scan(torch.autograd.Function):
         tensors, held = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
         if torch.is_grad_enabled():  # create_graph=True: differentiate the stages themselves
             return (None, *_differentiable(job, tensors, grads, ctx.needs_input_grad[1:], ctx.cuts))
-        step: BackwardProgram = ctx.step
         needs = job.split(ctx.needs_input_grad[1:])
-        states = job.derived.forward.graph.states
-        dy, d_state, d_states = grads[0], grads[1 : 1 + len(states)], grads[1 + len(states) :]
-        run = _BackwardRun(job, step, tensors, dy, d_states, needs)
+        width = len(job.derived.forward.graph.states)
+        dy, d_state, d_states = grads[0], grads[1 : 1 + width], grads[1 + width :]
+        run = _BackwardRun(job, ctx.step, tensors, dy, d_states, needs)
+        per_piece = width if ctx.again else len(ctx.keep)
         for k in reversed(range(len(ctx.cuts))):
-            if len(ctx.cuts) == 1:
-                kept = dict(zip(ctx.keep, held, strict=True))
-            else:
-                start = held[k * len(states) : (k + 1) * len(states)]
-                kept = job.forward(tensors, ctx.cuts[k], start, ctx.keep).kept
+            mine = held[k * per_piece : (k + 1) * per_piece]
+            again = job.forward(tensors, ctx.cuts[k], mine, ctx.keep).kept if ctx.again else None
+            kept = dict(zip(ctx.keep, mine, strict=True)) if again is None else again
             d_state = run.piece(ctx.cuts[k], d_state, kept)
         return (None, *run.gradients(d_state))
 
@@ -262,7 +267,7 @@ def _differentiable(
     needs: Sequence[bool],
     cuts: Sequence[tuple[int, int]],
 ) -> list[Tensor | None]:
-    outputs, _, _ = _whole(job, tensors, (), cuts)
+    outputs = _Pieces(job, tensors, (), cuts).outputs
     pairs = [(o, g) for o, g in zip(outputs, grads, strict=True) if o.requires_grad]
     wanted = [t for t, need in zip(tensors, needs, strict=True) if need]
     found = iter(

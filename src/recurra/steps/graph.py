@@ -199,6 +199,14 @@ class Expr:
         shape = tuple(ONE if k - rank in axes else d for k, d in enumerate(self.shape))
         return Expr(self.builder, self.builder.add(op, [self.node], shape, axes))
 
+    def standardize(self, count: int, eps: float) -> "Expr":
+        """``(x - mean) / √(var + eps)`` over the last `count` axes."""
+        return Expr(self.builder, self.builder.add("standardize", [self.node], self.shape, (count, eps)))
+
+    def standardize_grad(self, y: "Expr", count: int) -> "Expr":
+        """``g - mean(g) - y mean(g y)`` for a cotangent g of the standardised y, up to its factor 1 / √(var + eps)."""
+        return Expr(self.builder, self.builder.add("standardize_grad", [self.node, y.node], y.shape, count))
+
     def slice(self, axis: int, start: int, stop: int) -> "Expr":
         """A range of one axis, counted from the end."""
         width = self.shape[axis]

@@ -250,6 +250,12 @@ def _arguments(
     if node.op == "block_linear":
         weight = value(args[1])
         return [(args[0], g.block_linear(weight.transposed()), None), (args[1], g, value(args[0]))]
+    if node.op == "standardize":
+        (count, eps), a = node.attrs, value(args[0])
+        axes = tuple(range(-count, 0))
+        centred = a - a.reduce("mean", axes)
+        scale = 1.0 / ((centred * centred).reduce("mean", axes) + eps).pointwise("sqrt")
+        return [(args[0], scale * g.standardize_grad(value(result), count), None)]
     if node.op == "cat":
         axis, start, parts = node.attrs[0] - node.attrs[1], 0, []
         for a in args:
@@ -320,7 +326,8 @@ def save_list(forward: Staged) -> tuple[int, ...]:
 
 assert set(OPS) == {
     *VJP,
-    *("linear", "block_linear", "cat", "slice"),  # in _arguments and _assemble: they look at their neighbours
+    *("linear", "block_linear", "cat", "slice", "standardize"),  # in _arguments and _assemble: they need their attributes
+    "standardize_grad",  # stands in backward steps alone
     *(name for name, op in OPS.items() if op.kind in (Kind.LEAF, Kind.WEIGHT)),
 }, "each operation has a derivative"
 __all__ = ["ONE", "VJP", "Backward", "WeightGrad", "backward", "save_list"]

@@ -481,9 +481,7 @@ def layer_norm(
     axes = tuple(range(-len(normalized_shape), 0))
     if tuple(x.shape[a].size for a in axes) != tuple(normalized_shape):
         raise Refusal(f"layer_norm over {tuple(normalized_shape)} of {show(x.shape)}")
-    centred = x - x.reduce("mean", axes)
-    y = centred / ((centred * centred).reduce("mean", axes) + eps).pointwise("sqrt")
-    return _scaled(t, y, weight, bias)
+    return _scaled(t, x.standardize(len(axes), eps), weight, bias)
 
 
 @rule("rms_norm")
