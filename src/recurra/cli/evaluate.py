@@ -9,12 +9,14 @@ import typer
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
-    data: Annotated[str | None, typer.Argument(help="A table, a folder or a corpus; default: what the run was trained on, if a corpus.")] = None,
+    data: Annotated[
+        str | None, typer.Argument(help="A table, a folder or a corpus. Default: that of the training.")
+    ] = None,
     text: Annotated[str | None, typer.Option(help="The column of the texts.")] = None,
     label: Annotated[str | None, typer.Option(help="The column of the classes.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where a corpus's files already are.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:  # fmt: skip
+) -> None:
     """Accuracy, macro F1, log loss, each class's figures and the confusion of a run on labelled texts.
 
     Of a corpus or a folder the test texts are taken; of a table, all.

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 from typer.main import get_command
+from typing_extensions import override
 
 from recurra.errors import RecurraError
 
@@ -28,10 +29,12 @@ COMMANDS = {
 class LazyGroup(TyperGroup):
     """Finds commands in the table, and imports a command's file when it is asked for."""
 
+    @override
     def list_commands(self, ctx: Any) -> list[str]:
         """All names, in the table's order."""
         return [*COMMANDS]
 
+    @override
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of that name, or None."""
         if cmd_name not in COMMANDS:

@@ -9,10 +9,12 @@ import typer
 
 def predict(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
-    texts: Annotated[str, typer.Argument(metavar="TEXT|FILE|-", help="A text; a table; a file of one text a line; or - for such lines on stdin.")],
+    texts: Annotated[
+        str, typer.Argument(metavar="TEXT|FILE|-", help="A text, a table, a file of one text a line, or - for stdin.")
+    ],
     text: Annotated[str | None, typer.Option(help="The column of the texts, in a table.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON list: an object for each text.")] = False,
-) -> None:  # fmt: skip
+) -> None:
     """Classify texts: the class and how sure the model is, for each.
 
     [bold]Examples[/bold]

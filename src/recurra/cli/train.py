@@ -18,6 +18,11 @@ app = typer.Typer(
     help="Train a model for a task; leaves a run folder.",
 )
 
+Network = functools.partial(typer.Option, rich_help_panel="Network")
+Training = functools.partial(typer.Option, rich_help_panel="Training")
+DATA = "A table (.csv .tsv .jsonl .parquet), a folder of train and test tables, or a corpus: imdb, docstrings."
+PRESET = f"Settings by name: {', '.join(PRESETS)}; options below change single ones."
+
 
 @app.callback()
 def train() -> None:
@@ -32,41 +37,41 @@ def train() -> None:
     "recurra train classify imdb --out runs/imdb-lstm --resume"
 )
 def classify(
-    data: Annotated[str, typer.Argument(metavar="DATA", help="A table (.csv .tsv .jsonl .parquet), a folder of train and test tables, or a corpus by name: imdb, docstrings.")],
+    data: Annotated[str, typer.Argument(metavar="DATA", help=DATA)],
     text: Annotated[str | None, typer.Option(help="The column of the texts.")] = None,
     label: Annotated[str | None, typer.Option(help="The column of the classes.")] = None,
-    test: Annotated[Path | None, typer.Option(help="A table of test texts, where the data has none of its own.")] = None,
+    test: Annotated[Path | None, typer.Option(help="A table of test texts.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where a corpus's files already are.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder. Default: runs/<data>-<cell>.")] = None,
-    preset: Annotated[str, typer.Option(help=f"Settings by name: {', '.join(PRESETS)}; options below change single ones.")] = "default",
+    preset: Annotated[str, typer.Option(help=PRESET)] = "default",
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same weights.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Discard the run that --out already holds.")] = False,
-    cell: Annotated[str | None, typer.Option(help="The cell, by name: recurra cells lists them.", rich_help_panel="Network")] = None,
-    hidden_size: Annotated[int | None, typer.Option(metavar="H", rich_help_panel="Network", help="Units of each direction.")] = None,
-    num_layers: Annotated[int | None, typer.Option(metavar="L", rich_help_panel="Network", help="Recurrent layers.")] = None,
-    bidirectional: Annotated[bool | None, typer.Option(rich_help_panel="Network", help="Read from both ends.")] = None,
-    embedding_size: Annotated[int | None, typer.Option(metavar="D", rich_help_panel="Network", help="Width of word vectors.")] = None,
-    vocab_size: Annotated[int | None, typer.Option(metavar="V", rich_help_panel="Network", help="At most so many words.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(metavar="T", rich_help_panel="Network", help="Read the last so many words.")] = None,
-    pooling: Annotated[str | None, typer.Option(rich_help_panel="Network", help="last, mean, max, or several joined by _.")] = None,
-    dropout: Annotated[float | None, typer.Option(rich_help_panel="Training", help="Between layers.")] = None,
-    embedding_dropout: Annotated[float | None, typer.Option(rich_help_panel="Training", help="On word vectors.")] = None,
-    head_dropout: Annotated[float | None, typer.Option(rich_help_panel="Training", help="Before the last layer.")] = None,
-    word_dropout: Annotated[float | None, typer.Option(rich_help_panel="Training", help="Part of words replaced by the unknown one.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(rich_help_panel="Training", help="The highest one.")] = None,
-    weight_decay: Annotated[float | None, typer.Option(rich_help_panel="Training", help="Of AdamW.")] = None,
-    clip: Annotated[float | None, typer.Option(rich_help_panel="Training", help="Scale gradients down to this norm.")] = None,
-    schedule: Annotated[str | None, typer.Option(rich_help_panel="Training", help="Of the learning rate: constant, linear, cosine.")] = None,
-    warmup: Annotated[float | None, typer.Option(rich_help_panel="Training", help="Part of all steps in which it rises.")] = None,
-    batch_size: Annotated[int | None, typer.Option(metavar="B", rich_help_panel="Training", help="Texts in a batch.")] = None,
-    max_epochs: Annotated[int | None, typer.Option("--epochs", rich_help_panel="Training", help="At most so many.")] = None,
-    patience: Annotated[int | None, typer.Option(rich_help_panel="Training", help="Stop after so many epochs without a better one.")] = None,
-    monitor: Annotated[str | None, typer.Option(rich_help_panel="Training", help="What makes an epoch the best: valid_accuracy, valid_loss.")] = None,
-    validation_fraction: Annotated[float | None, typer.Option(rich_help_panel="Training", help="Held out of the training texts; 0: none.")] = None,
-    accelerator: Annotated[str | None, typer.Option(rich_help_panel="Training", help="auto, cpu, cuda or mps.")] = None,
+    cell: Annotated[str | None, Network(help="The cell, by name: recurra cells lists them.")] = None,
+    hidden_size: Annotated[int | None, Network(metavar="H", help="Units of each direction.")] = None,
+    num_layers: Annotated[int | None, Network(metavar="L", help="Recurrent layers.")] = None,
+    bidirectional: Annotated[bool | None, Network(help="Read from both ends.")] = None,
+    embedding_size: Annotated[int | None, Network(metavar="D", help="Width of word vectors.")] = None,
+    vocab_size: Annotated[int | None, Network(metavar="V", help="At most so many words.")] = None,
+    max_tokens: Annotated[int | None, Network(metavar="T", help="Read the last so many words.")] = None,
+    pooling: Annotated[str | None, Network(help="last, mean, max, or several joined by _.")] = None,
+    dropout: Annotated[float | None, Training(help="Between layers.")] = None,
+    embedding_dropout: Annotated[float | None, Training(help="On word vectors.")] = None,
+    head_dropout: Annotated[float | None, Training(help="Before the last layer.")] = None,
+    word_dropout: Annotated[float | None, Training(help="Part of words replaced by the unknown one.")] = None,
+    learning_rate: Annotated[float | None, Training(help="The highest one.")] = None,
+    weight_decay: Annotated[float | None, Training(help="Of AdamW.")] = None,
+    clip: Annotated[float | None, Training(help="Scale gradients down to this norm.")] = None,
+    schedule: Annotated[str | None, Training(help="Of the learning rate: constant, linear, cosine.")] = None,
+    warmup: Annotated[float | None, Training(help="Part of all steps in which it rises.")] = None,
+    batch_size: Annotated[int | None, Training(metavar="B", help="Texts in a batch.")] = None,
+    max_epochs: Annotated[int | None, Training("--epochs", help="At most so many.")] = None,
+    patience: Annotated[int | None, Training(help="Stop after so many epochs without a better one.")] = None,
+    monitor: Annotated[str | None, Training(help="What makes an epoch the best: valid_accuracy, valid_loss.")] = None,
+    validation_fraction: Annotated[float | None, Training(help="Held out of the training texts; 0: none.")] = None,
+    accelerator: Annotated[str | None, Training(help="auto, cpu, cuda or mps.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object; progress stays on stderr.")] = False,
-) -> None:  # fmt: skip
+) -> None:
     """Classify texts: learn from labelled ones, keep the best epoch, and report on test texts where there are any.
 
     Ctrl-C keeps everything up to the last epoch's end, and prints the command that goes on from there.

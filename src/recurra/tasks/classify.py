@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
+from recurra.data import Batch, LengthBucketSampler, collate, encode, stratified_split, train_word_tokenizer
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from recurra.cells import CELLS
-from recurra.data import Batch, LengthBucketSampler, collate, encode, stratified_split, train_word_tokenizer
 from recurra.errors import NotFittedError, OptionError
-from recurra.tasks.given import Labels, checked_labels, checked_texts, classes_of, fingerprint, targets_among
+from recurra.tasks import saved
+from recurra.tasks.given import Labels, Targets, checked_labels, checked_texts, classes_of, fingerprint, targets_among
 from recurra.tasks.text_network import TextNetwork, poolings_named
+from recurra.train.files import write_atomically
 from recurra.train.randomness import seeded
 from recurra.train.run_folder import RunFolder, machine, read_json, versions, write_json
 from recurra.train.settings import FitSettings, plain, require_number, require_whole
@@ -27,9 +29,11 @@ from recurra.train.settings import FitSettings, plain, require_number, require_w
 if TYPE_CHECKING:
     from recurra.train.module import Step
 
-NETWORK = (
-    "cell hidden_size num_layers bidirectional embedding_size pooling dropout embedding_dropout head_dropout word_dropout"
-).split()
+# The settings that TextNetwork takes by the same names.
+NETWORK = [
+    *("cell", "hidden_size", "num_layers", "bidirectional", "embedding_size", "pooling"),
+    *("dropout", "embedding_dropout", "head_dropout", "word_dropout"),
+]
 NO_SETTING = ("progress", "random_state")  # the seed that came of random_state is kept instead
 INFERENCE_BATCH = 256
 
@@ -123,7 +127,8 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Raises:
             DataError: the data cannot be learnt from; see its subclasses. OptionError: a setting is out of range.
-            UnknownNameError: no cell or pooling has that name. RunFolderError: `run_dir` is in use, or cannot be resumed.
+            UnknownNameError: no cell or pooling has that name.
+            RunFolderError: `run_dir` holds something already, or cannot be resumed.
             DivergedError: the loss became NaN or infinite. KeyboardInterrupt: stopped; the message says what is kept.
         """
         from recurra.train.fit import fit  # Lightning takes seconds to import, and prediction needs none of it
@@ -131,21 +136,15 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         began = time.perf_counter()
         self.__dict__.pop("best_epoch_", None)  # a fit that fails leaves nothing that looks fitted
         settings, seed = self._checked(), self._seed()
-        texts = checked_texts(texts)
-        labels = checked_labels(labels, len(texts))
-        classes, targets = classes_of(labels)
-        held: list[str] = []
-        held_targets = np.empty(0, dtype=np.int64)
-        if validation is not None:
-            held = checked_texts(validation[0], "validation texts")
-            held_targets = targets_among(
-                checked_labels(validation[1], len(held), "validation labels"), classes, "validation labels"
-            )
+        documents = checked_texts(texts)
+        known = checked_labels(labels, len(documents))
+        classes, targets = classes_of(known)
+        held, held_targets = self._validation(validation, classes)
         about = {
             "seed": seed,
             "data": {
-                "fingerprint": fingerprint(texts, labels.tolist(), held, held_targets.tolist()),
-                "texts": len(texts),
+                "fingerprint": fingerprint(documents, known.tolist(), held, held_targets.tolist()),
+                "texts": len(documents),
                 "validation_texts": len(held),
             },
             "notes": dict(notes or {}),
@@ -153,33 +152,24 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             "machine": machine(),
         }
         if validation is None and self.validation_fraction:
-            kept, out = stratified_split(targets, self.validation_fraction, seed)
-            held, held_targets = [texts[i] for i in out], targets[out]
-            texts, targets = [texts[i] for i in kept], targets[kept]
-
+            kept, out = stratified_split(targets, plain(self.validation_fraction), seed)
+            held, held_targets = [documents[i] for i in out], targets[out]
+            documents, targets = [documents[i] for i in kept], targets[kept]
+        if resume and run_dir is None:
+            raise OptionError("resume=True needs the run folder that it goes on with", instead="fit(..., run_dir=...)")
+        self.classes_, self.seed_, self.about_ = classes, seed, about
         with nullcontext(run_dir) if run_dir is not None else tempfile.TemporaryDirectory() as place:
             folder = RunFolder(place)
             if run_dir is not None:
                 folder.prepare(resume=resume, overwrite=overwrite)
-            elif resume:
-                raise OptionError(
-                    "resume=True needs the run folder that it goes on with", instead="fit(..., run_dir=...)"
-                )
-            self.classes_, self.seed_, self.about_ = classes, seed, about
+            if resume and saved.is_finished(self, folder):
+                return self._adopt(type(self).load(folder.path, cells=[self.cell] if callable(self.cell) else ()))
             if resume:
-                from recurra.tasks.saved import require_same, tokenizer_of
-
-                finished = require_same(self, folder)
-                if finished:
-                    return self._adopt(type(self).load(folder.path, cells=[self.cell] if callable(self.cell) else ()))
-                self.tokenizer_ = tokenizer_of(folder)
+                self.tokenizer_ = saved.tokenizer_of(folder)
             else:
-                self.tokenizer_ = train_word_tokenizer(texts, plain(self.vocab_size))
-                if run_dir is not None:
-                    from recurra.tasks.saved import write_config
-
-                    write_config(self, folder)
-            train = Rows(encode(self.tokenizer_, texts, plain(self.max_tokens)), targets)
+                self.tokenizer_ = train_word_tokenizer(documents, plain(self.vocab_size))
+                saved.write_config(self, folder)
+            train = Rows(encode(self.tokenizer_, documents, plain(self.max_tokens)), targets)
             valid = Rows(encode(self.tokenizer_, held, plain(self.max_tokens)), held_targets) if held else None
             with seeded(seed):
                 self.network_ = self._network()
@@ -196,7 +186,12 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self.history_, self.best_epoch_ = fitted.history, fitted.best_epoch
             self.about_["seconds"] = round(time.perf_counter() - began, 1)
             if run_dir is not None:
-                self._finish(folder, held, held_targets)
+                if held:
+                    self._record(folder, "held out", held, held_targets)
+                else:
+                    self._record(folder, "training", documents, targets)
+                folder.write_weights(self.network_.state_dict())
+                saved.write_config(self, folder)  # last: it says that the run is finished
         return self
 
     def predict_proba(self, texts: Iterable[str]) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -232,22 +227,21 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         from recurra.tasks.figures import classification_figures
 
-        texts = checked_texts(texts)
-        probabilities = self.predict_proba(texts)
-        targets = targets_among(checked_labels(labels, len(texts)), self.classes_)
-        return classification_figures(targets, probabilities, self.classes_)
+        documents, targets = self._given(texts, labels)
+        return classification_figures(targets, self.predict_proba(documents), self.classes_)
 
     def record(self, run_dir: Path | str, split: str, texts: Iterable[str], labels: Iterable[Any]) -> dict[str, Any]:
-        """Evaluate on a split, and add its figures to ``metrics.json`` of the run that this classifier was fitted in.
+        """Evaluate on a split, add its figures to ``metrics.json``, and make ``report.html`` one about that split.
+
+        Args:
+            run_dir: the folder that this classifier was fitted in, or loaded from.
+            split: its name, such as ``"test"``.
+            texts, labels: its content.
 
         Returns:
             What :meth:`evaluate` returns.
         """
-        folder = RunFolder(run_dir)
-        metrics = read_json(folder.metrics)
-        metrics[split] = self.evaluate(texts, labels)
-        write_json(folder.metrics, metrics)
-        return metrics[split]  # type: ignore[no-any-return]
+        return self._record(RunFolder(run_dir), split, *self._given(texts, labels))
 
     def save(self, path: Path | str, *, overwrite: bool = False) -> None:
         """Write a run folder that :meth:`load` reads.
@@ -255,15 +249,13 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             NotFittedError: before `fit`. RunFolderError: the folder holds something already.
         """
-        from recurra.tasks.saved import write_config
-
         if not self.__sklearn_is_fitted__():
             raise NotFittedError("this TextClassifier is not fitted", instead="fit(texts, labels) first")
         folder = RunFolder(path)
         folder.prepare(overwrite=overwrite)
         folder.write_weights(self.network_.state_dict())
         write_json(folder.metrics, {"history": self.history_, "best_epoch": self.best_epoch_})
-        write_config(self, folder)
+        saved.write_config(self, folder)
 
     @classmethod
     def load(cls, path: Path | str, *, cells: Iterable[Any] = ()) -> Self:
@@ -277,9 +269,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             RunFolderError: it is damaged, truncated, of a later format, or no such run.
             UnknownNameError: the run's cell is neither built in nor among `cells`.
         """
-        from recurra.tasks.saved import load
-
-        return load(cls, RunFolder(path), cells)
+        return saved.load(cls, RunFolder(path), cells)
 
     def __sklearn_is_fitted__(self) -> bool:
         """Whether there is something to predict with."""
@@ -314,6 +304,13 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             TextNetwork(3, 2, **{name: plain(getattr(self, name)) for name in NETWORK} | {"embedding_size": 1})
         return settings
 
+    def _validation(self, validation: Any, classes: Labels) -> tuple[list[str], Targets]:
+        if validation is None:
+            return [], np.empty(0, dtype=np.int64)
+        texts = checked_texts(validation[0], "validation texts")
+        labels = checked_labels(validation[1], len(texts), "validation labels")
+        return texts, targets_among(labels, classes, "validation labels")
+
     def _seed(self) -> int:
         state = plain(self.random_state)
         if isinstance(state, int):
@@ -327,21 +324,27 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             setattr(self, name, getattr(other, name))
         return self
 
-    def _finish(self, folder: RunFolder, held: list[str], held_targets: np.ndarray[Any, Any]) -> None:
-        from recurra.tasks.saved import write_config
+    def _given(self, texts: Iterable[str], labels: Iterable[Any]) -> tuple[list[str], Targets]:
+        documents = checked_texts(texts)
+        return documents, targets_among(checked_labels(labels, len(documents)), self.classes_)
 
-        metrics: dict[str, Any] = {"history": self.history_, "best_epoch": self.best_epoch_}
-        if held:
-            metrics["valid"] = self.evaluate(held, self.classes_[held_targets])
+    def _record(self, folder: RunFolder, split: str, texts: list[str], targets: Targets) -> dict[str, Any]:
+        from recurra.tasks.classify_report import classification_report
+        from recurra.tasks.figures import classification_figures
+
+        probabilities = self.predict_proba(texts)
+        figures = classification_figures(targets, probabilities, self.classes_)
+        known = read_json(folder.metrics) if folder.metrics.exists() else {}
+        metrics = {"history": self.history_, "best_epoch": self.best_epoch_, **known, split: figures}
         write_json(folder.metrics, metrics)
-        folder.write_weights(self.network_.state_dict())
-        write_config(self, folder)  # last: it says that the run is finished
+        write_atomically(folder.report, classification_report(self, split, texts, targets, probabilities, figures))
+        return figures
 
 
 class Rows(Dataset[Batch]):
     """Token ids of texts, and their classes; indexed by a list of rows, it gives their padded batch."""
 
-    def __init__(self, tokens: list[np.ndarray[Any, np.dtype[np.int32]]], targets: np.ndarray[Any, Any] | None):
+    def __init__(self, tokens: list[np.ndarray[Any, np.dtype[np.int32]]], targets: Targets | None):
         self.tokens = tokens
         self.targets = np.zeros(len(tokens), dtype=np.int64) if targets is None else targets
 

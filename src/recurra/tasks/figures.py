@@ -16,8 +16,8 @@ def classification_figures(targets: Array, probabilities: Array, classes: Array)
         classes: their names.
 
     Returns:
-        What ``recurra evaluate --json`` prints: ``accuracy``, ``macro_f1``, ``log_loss``, ``count``, ``classes`` (a list
-        of ``label``, ``precision``, ``recall``, ``f1``, ``count``) and ``confusion`` (rows: true, columns: predicted).
+        What ``recurra evaluate --json`` prints: ``accuracy``, ``macro_f1``, ``log_loss``, ``count``; ``classes``, with
+        ``label``, ``precision``, ``recall``, ``f1``, ``count`` of each; and ``confusion``, where rows are true classes.
         ``macro_f1`` is over the classes that occur.
     """
     from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, precision_recall_fscore_support

@@ -8,7 +8,8 @@ import numpy as np
 
 from recurra.errors import DataError, EmptyDataError, EmptyTextError, SingleClassError
 
-Labels = np.ndarray[Any, np.dtype[Any]]
+Labels = np.ndarray[Any, np.dtype[Any]]  # (N,)
+Targets = np.ndarray[Any, np.dtype[np.int64]]  # (N,) indices among the classes
 
 
 def checked_texts(texts: Iterable[Any], name: str = "texts") -> list[str]:
@@ -58,7 +59,7 @@ def checked_labels(labels: Iterable[Any], rows: int, name: str = "labels") -> La
     return np.array(found)
 
 
-def classes_of(labels: Labels) -> tuple[Labels, np.ndarray[Any, np.dtype[np.int64]]]:
+def classes_of(labels: Labels) -> tuple[Labels, Targets]:
     """The classes in order, and each label's index among them.
 
     Raises:
@@ -74,7 +75,7 @@ def classes_of(labels: Labels) -> tuple[Labels, np.ndarray[Any, np.dtype[np.int6
     return classes, targets.astype(np.int64)
 
 
-def targets_among(labels: Labels, classes: Labels, name: str = "labels") -> np.ndarray[Any, np.dtype[np.int64]]:
+def targets_among(labels: Labels, classes: Labels, name: str = "labels") -> Targets:
     """Each label's index among `classes`, which are in order.
 
     Raises:

@@ -37,8 +37,8 @@ def write_config(classifier: "TextClassifier", folder: RunFolder) -> None:
     )
 
 
-def require_same(classifier: "TextClassifier", folder: RunFolder) -> bool:
-    """Hold a run that is to be resumed against settings and data; whether it is finished already.
+def is_finished(classifier: "TextClassifier", folder: RunFolder) -> bool:
+    """Whether a run that is to be resumed is finished already.
 
     Raises:
         RunFolderError: they differ, so that resuming could not give the weights of an unbroken run.
@@ -51,7 +51,6 @@ def require_same(classifier: "TextClassifier", folder: RunFolder) -> bool:
     free = (
         {"accelerator", "max_epochs", "patience"} if classifier.schedule == "constant" else {"accelerator", "patience"}
     )
-    finished = config.get("state") == "finished"
     differing = sorted(k for k in told.keys() | kept.keys() if k not in free and told.get(k) != kept.get(k))
     if differing:
         raise RunFolderError(
@@ -59,7 +58,7 @@ def require_same(classifier: "TextClassifier", folder: RunFolder) -> bool:
             received=", ".join(f"{k}={_short(told.get(k))}" for k in differing),
             instead=", ".join(f"{k}={_short(kept.get(k))}" for k in differing) + "; or --overwrite to begin anew",
         )
-    return finished
+    return bool(config.get("state") == "finished")
 
 
 def tokenizer_of(folder: RunFolder) -> Tokenizer:

@@ -18,12 +18,12 @@ def last_frame(y: Tensor, lengths: Tensor, forward: int) -> Tensor:
     return torch.cat([y[rows, lengths - 1, :forward], y[:, 0, forward:]], dim=-1)
 
 
-def mean_frame(y: Tensor, lengths: Tensor, forward: int) -> Tensor:
+def mean_frame(y: Tensor, lengths: Tensor, _: int) -> Tensor:
     """The mean over valid frames. (B, width). Outputs past the lengths are exactly zero, so the sum needs no mask."""
     return y.sum(1) / lengths.unsqueeze(1)
 
 
-def max_frame(y: Tensor, lengths: Tensor, forward: int) -> Tensor:
+def max_frame(y: Tensor, lengths: Tensor, _: int) -> Tensor:
     """The greatest output of each unit over valid frames. (B, width)."""
     past = torch.arange(y.shape[1], device=y.device) >= lengths.unsqueeze(1)
     return y.masked_fill(past.unsqueeze(2), float("-inf")).amax(1)

@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from typing_extensions import override
 
 from recurra.train.randomness import random_states, restore_random_states
 from recurra.train.settings import MONITORS
@@ -19,17 +20,21 @@ SHOWN = ("loss", "accuracy", "valid_loss", "valid_accuracy")  # in an epoch's li
 
 
 class KeepEpochs(Checkpoint):
-    """Keeps the figures of every epoch, and writes ``best`` and ``last`` at each epoch's end.
+    """Keeps the figures of every epoch, writes ``best`` and ``last`` at each epoch's end, and stops early.
 
     Derived from Lightning's Checkpoint so that it runs after every other callback and saves what they ended with.
 
     Args:
         folder: where the two checkpoints are written.
         monitor: the figure that says which epoch is the best; None: the last one is.
+        patience: stop after so many epochs that were not the best; None: never.
         announce: called after an epoch was saved, with its figures, and whether it is the best so far.
     """
 
-    def __init__(self, folder: Path, monitor: str | None, announce: Callable[[Epoch, bool], None]):
+    def __init__(
+        self, folder: Path, monitor: str | None, patience: int | None, announce: Callable[[Epoch, bool], None]
+    ):
+        self.patience = patience
         self.announce = announce
         self.last, self.best = folder / "last.safetensors", folder / "best.safetensors"
         self.monitor = monitor
@@ -38,24 +43,30 @@ class KeepEpochs(Checkpoint):
         self._began = time.perf_counter()
         self._random: dict[str, Any] | None = None
 
+    @override
     def state_dict(self) -> dict[str, Any]:
         """What a resumed training needs: the figures so far, and the states of all random generators."""
         return {"history": self.history, "best_epoch": self.best_epoch, "random": random_states()}
 
+    @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The inverse; random states are put in place when training begins, after Lightning has drawn what it draws."""
         self.history, self.best_epoch = state_dict["history"], state_dict["best_epoch"]
         self._random = state_dict["random"]
 
+    @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin where the saved epoch ended."""
         if self._random is not None:
             restore_random_states(self._random)
+        self._stop_if_patience_is_over(trainer)  # a run may have been killed just after its last epoch was saved
 
+    @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
         self._began = time.perf_counter()
 
+    @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the epoch's figures, then save: ``best`` first, so that ``last`` never names a best that is not there."""
         figures = {k: float(v) for k, v in trainer.callback_metrics.items()}
@@ -73,6 +84,12 @@ class KeepEpochs(Checkpoint):
             trainer.save_checkpoint(self.best)
         trainer.save_checkpoint(self.last)
         self.announce(self.history[-1], improved)
+        self._stop_if_patience_is_over(trainer)
+
+    def _stop_if_patience_is_over(self, trainer: Trainer) -> None:
+        # Not Lightning's EarlyStopping: to that a tie in accuracy is no progress, however much the loss has fallen.
+        if self.patience is not None and len(self.history) - self.best_epoch >= self.patience:
+            trainer.should_stop = True
 
     def _improved(self) -> bool:
         if self.monitor is None or not self.best_epoch:
@@ -105,6 +122,7 @@ class ShowProgress(Callback):
         self.sums: dict[str, torch.Tensor] = {}
         self.batches = 0
 
+    @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the bar, from where the training stands."""
         steps = int(trainer.num_training_batches)
@@ -113,11 +131,13 @@ class ShowProgress(Callback):
         )
         self.bar.start()
 
+    @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin the running means anew."""
         self.sums, self.batches = {}, 0
         self._update(description=f"epoch {trainer.current_epoch + 1}/{self.max_epochs}")
 
+    @override
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -130,10 +150,12 @@ class ShowProgress(Callback):
             shown = "  ".join(f"{k} {float(v) / self.batches:.3f}" for k, v in self.sums.items())
             self._update(figures=shown, completed=trainer.global_step)
 
+    @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say that held-out data is looked at."""
         self._update(description=f"epoch {trainer.current_epoch + 1}/{self.max_epochs} (validation)")
 
+    @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Move the bar to the epoch's end; its line is printed by :meth:`announce`, once its figures are complete."""
         self._update(completed=trainer.global_step)

@@ -8,6 +8,7 @@ import safetensors.torch
 from lightning.pytorch.plugins.io import CheckpointIO
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from typing_extensions import override
 
 from recurra.errors import RunFolderError
 from recurra.train.files import write_atomically
@@ -70,16 +71,19 @@ def load(path: Path) -> dict[str, Any]:
 class SafeCheckpointIO(CheckpointIO):
     """Lightning's checkpoints through :func:`save` and :func:`load`."""
 
+    @override
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a trainer's state; `storage_options` must be None, for there are none."""
         if storage_options is not None:
             raise TypeError(f"SafeCheckpointIO takes no storage options; received {storage_options!r}")
         save(checkpoint, Path(path))
 
+    @override
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Read a trainer's state onto the CPU: Lightning moves it to the device. Nothing is ever unpickled."""
         return load(Path(path))
 
+    @override
     def remove_checkpoint(self, path: Any) -> None:
         """Remove a checkpoint, if it is there."""
         Path(path).unlink(missing_ok=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch import nn
 
@@ -15,7 +15,7 @@ from recurra.train.callbacks import Epoch, KeepEpochs, ShowProgress
 from recurra.train.checkpoint import SafeCheckpointIO, load
 from recurra.train.module import FitModule, Objective
 from recurra.train.quiet import quiet_lightning
-from recurra.train.settings import MONITORS, FitSettings
+from recurra.train.settings import FitSettings
 
 
 @dataclass(frozen=True)
@@ -57,15 +57,14 @@ def fit(
         DivergedError: the loss became NaN or infinite. RunFolderError: the checkpoint to resume from is not usable.
         KeyboardInterrupt: Ctrl-C; its message says what can be resumed.
     """
-    monitor = settings.monitor if valid_batches is not None else None
     shown = ShowProgress(settings.max_epochs) if progress else None
-    epochs = KeepEpochs(checkpoints, monitor, shown.announce if shown else lambda *_: None)
+    epochs = KeepEpochs(
+        checkpoints,
+        settings.monitor if valid_batches is not None else None,
+        settings.patience,
+        shown.announce if shown else lambda *_: None,
+    )
     callbacks: list[Callback] = [epochs, shown] if shown else [epochs]
-    if valid_batches is not None and settings.patience is not None:
-        mode = "max" if MONITORS[settings.monitor] else "min"
-        callbacks.append(
-            EarlyStopping(settings.monitor, patience=settings.patience, mode=mode, check_on_train_epoch_end=True)
-        )
     module = FitModule(network, objective, settings)
     with quiet_lightning():
         trainer = Trainer(

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
+from typing_extensions import override
 
 from recurra.errors import DivergedError, RunFolderError
 from recurra.train.settings import FitSettings
@@ -30,6 +31,7 @@ class FitModule(LightningModule):
         super().__init__()
         self.network, self.objective, self.settings = network, objective, settings
 
+    @override
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """The loss of a batch.
 
@@ -47,12 +49,14 @@ class FitModule(LightningModule):
         self.log_dict({k: v.detach() for k, v in figures.items()}, on_step=False, on_epoch=True, batch_size=step.size)
         return figures
 
+    @override
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """The figures of a held-out batch."""
         step = self.objective(self.network, batch)
         figures = {"valid_loss": step.loss, **{f"valid_{k}": v for k, v in step.figures.items()}}
         self.log_dict(figures, on_step=False, on_epoch=True, batch_size=step.size)
 
+    @override
     def configure_optimizers(self) -> Any:
         """AdamW (Adam, where nothing decays), and the schedule, one step a batch."""
         settings = self.settings
@@ -64,6 +68,7 @@ class FitModule(LightningModule):
         # An epoch's end is saved before Lightning steps an epochwise schedule, so only a stepwise one resumes exactly.
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Hold a checkpoint's weights against the network before any is copied.
 

@@ -166,9 +166,10 @@ class RunFolder:
             with safe_open(self.weights, "pt") as file:
                 names = set(file.keys())
                 if names != expected.keys():
+                    missing, unknown = sorted(expected.keys() - names), sorted(names - expected.keys())
                     raise RunFolderError(
                         f"{self.weights} does not fit {self.config.name}: weights are missing or unknown",
-                        received=f"missing {sorted(expected.keys() - names)[:4]}, unknown {sorted(names - expected.keys())[:4]}",
+                        received=f"missing {missing[:3]}, unknown {unknown[:3]}",
                         instead=AGAIN,
                     )
                 for name, tensor in expected.items():
