@@ -65,7 +65,7 @@ def confusion(counts: Sequence[Sequence[int]], names: Sequence[str]) -> str:
         for (row, column), count in np.ndenumerate(matrix):
             colour = VALID if row == column else TRAIN
             cell = mpl.patches.Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=colour, linewidth=0)
-            cell.set_alpha(float(0.04 + 0.76 * parts[row, column]))
+            cell.set_alpha(float(0.04 + 0.61 * parts[row, column]))
             axes.add_patch(cell)
             if len(names) <= LARGEST_NUMBERED:
                 axes.text(column, row, f"{count:,}", ha="center", va="center", fontsize=9 if len(names) <= 10 else 7)

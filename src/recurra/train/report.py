@@ -25,8 +25,10 @@ svg { max-width: 100%; height: auto; } svg text { font-family: system-ui, sans-s
 table { border-collapse: collapse; width: 100%; font-size: .92rem; }
 th, td { padding: .35rem .75rem .35rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 th { font-weight: 600; } td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-td.text { overflow-wrap: anywhere; } pre { margin: 0; font: .85rem/1.45 ui-monospace, monospace; }
+th.number { text-align: right; } td.text { overflow-wrap: anywhere; } td.word { white-space: nowrap; } pre { margin: 0; font: .85rem/1.45 ui-monospace, monospace; }
 """
+
+LONGEST_WORD = 24  # characters; a cell of a table with no more is kept on one line
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,10 @@ def page(title: str, subtitle: str, tiles: Mapping[str, str], sections: Sequence
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """A table of plain values, escaped; numbers stand to the right."""
-    head = "".join(f"<th>{_(h)}</th>" for h in header)
+    numbers = [bool(rows) and _is_number(value) for value in (rows[0] if rows else header)]
+    head = "".join(
+        f"<th{' class=number' if right else ''}>{_(h)}</th>" for h, right in zip(header, numbers, strict=True)
+    )
     body = "".join(f"<tr>{''.join(_cell(v) for v in row)}</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
@@ -87,11 +92,16 @@ def flat(document: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if _is_number(value):
         return (
             f'<td class="number">{value:,}</td>' if isinstance(value, int) else f'<td class="number">{value:.4f}</td>'
         )
-    return f'<td class="text">{_(value)}</td>'
+    kind = "word" if len(str(value)) <= LONGEST_WORD else "text"
+    return f'<td class="{kind}">{_(value)}</td>'
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _(value: Any) -> str:
