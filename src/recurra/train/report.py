@@ -25,7 +25,8 @@ svg { max-width: 100%; height: auto; } svg text { font-family: system-ui, sans-s
 table { border-collapse: collapse; width: 100%; font-size: .92rem; }
 th, td { padding: .35rem .75rem .35rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 th { font-weight: 600; } td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-th.number { text-align: right; } td.text { overflow-wrap: anywhere; } td.word { white-space: nowrap; } pre { margin: 0; font: .85rem/1.45 ui-monospace, monospace; }
+th.number { text-align: right; } td.text { overflow-wrap: anywhere; } td.word { white-space: nowrap; }
+pre { margin: 0; font: .85rem/1.45 ui-monospace, monospace; }
 """
 
 LONGEST_WORD = 24  # characters; a cell of a table with no more is kept on one line

@@ -82,6 +82,8 @@ def decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
         if tag in DECODE:
             try:
                 return DECODE[tag](content, tensors)
+            except RunFolderError:
+                raise  # a ValueError too, of a value further in
             except (TypeError, ValueError, KeyError, AttributeError) as error:
                 raise RunFolderError("a checkpoint is damaged: a value cannot be read", received=repr(tag)) from error
     raise RunFolderError("a checkpoint is damaged: a value of no known form", received=repr(value)[:80])
