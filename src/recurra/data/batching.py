@@ -1,5 +1,6 @@
 """Rows of unequal length to padded batches, and rows to a training and a held-out part."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -91,7 +92,7 @@ class LengthBucketSampler(Sampler[list[int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-len(self.lengths) // self.batch_size)
+        return math.ceil(len(self.lengths) / self.batch_size)
 
     @override
     def __iter__(self) -> Iterator[list[int]]:
@@ -121,9 +122,7 @@ class LengthBucketSampler(Sampler[list[int]]):
         return [rows[i : i + self.batch_size].tolist() for i in range(0, len(rows), self.batch_size)]
 
 
-def stratified_split(
-    labels: Sequence[Any] | np.ndarray[Any, Any], fraction: float, seed: int
-) -> tuple[Rows, Rows]:
+def stratified_split(labels: Sequence[Any] | np.ndarray[Any, Any], fraction: float, seed: int) -> tuple[Rows, Rows]:
     """Rows to train on and rows held out, with each class in both as far as it has rows for that.
 
     Of each class `fraction` is held out, rounded to the nearest number of rows; of a class of at least two rows one

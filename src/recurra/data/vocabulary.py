@@ -79,7 +79,6 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> list[
 
 def _tokenizer(vocabulary: dict[str, int]) -> Tokenizer:
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=UNK))
-    steps: Sequence[Any] = [Replace(Regex(r"<br\s*/?>"), " "), NFKC(), Lowercase()]
-    tokenizer.normalizer = Normalizers(steps)
+    tokenizer.normalizer = Normalizers([Replace(Regex(r"<br\s*/?>"), " "), NFKC(), Lowercase()])
     tokenizer.pre_tokenizer = Whitespace()
     return tokenizer
