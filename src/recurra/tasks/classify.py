@@ -217,7 +217,8 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, texts: Iterable[str]) -> Labels:
         """The most probable class of each text."""
-        return self.classes_[self.predict_proba(texts).argmax(1)]  # type: ignore[no-any-return]
+        found = self.predict_proba(texts)
+        return self.classes_[found.argmax(1)]  # type: ignore[no-any-return]
 
     def evaluate(self, texts: Iterable[str], labels: Iterable[Any]) -> dict[str, Any]:
         """Accuracy, macro F1, log loss, figures of each class, and the confusion matrix.
@@ -300,7 +301,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             require_number(name, plain(getattr(self, name)), least=0, below=1)
         poolings_named(self.pooling)
         settings = FitSettings.of(self)
-        with torch.device("meta"):  # names and sizes of the layers are checked before any text is read
+        with seeded(0):  # a small one: what is wrong with the layers is said before any text is read
             TextNetwork(3, 2, **{name: plain(getattr(self, name)) for name in NETWORK} | {"embedding_size": 1})
         return settings
 

@@ -101,10 +101,10 @@ def load(cls: "type[Found]", folder: RunFolder, cells: Iterable[Any]) -> "Found"
     classifier.classes_, classifier.seed_ = classes, field(config, "seed", int, folder.config)
     classifier.tokenizer_ = tokenizer_of(folder)
     try:
-        classifier._checked()
         with torch.device("meta"):  # shapes without memory
+            classifier._checked()
             network = classifier._network()
-    except (OptionError, TypeError) as error:
+    except (OptionError, TypeError, RuntimeError) as error:  # RuntimeError: torch, of sizes that overflow
         raise RunFolderError(f"{folder.config} is damaged: a setting", received=str(error), instead=AGAIN) from error
     weights = folder.read_weights(network.state_dict())
     network.load_state_dict(weights, assign=True)
