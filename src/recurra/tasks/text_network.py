@@ -86,6 +86,8 @@ class TextNetwork(nn.Module):
         super().__init__()
         self.pools = poolings_named(pooling)
         self.embedding = nn.Embedding(vocabulary, embedding_size)
+        # Torch draws from N(0, 1), which shuts the gates of a fresh LSTM on every word.
+        nn.init.normal_(self.embedding.weight, std=0.1)
         self.embedding_dropout = nn.Dropout(embedding_dropout)
         self.recurrent = Recurrent(
             cell, embedding_size, hidden_size, num_layers, bidirectional=bidirectional, dropout=dropout
