@@ -132,6 +132,8 @@ def explain(
         saved   7 H per frame for the backward pass
         linear  no
         plan    torch, because it is the kernels behind torch.nn, the fastest here that can
+                not staged: slower: the derived stages in torch operations
+                not reference: slower: the plain loop over cell.step
     """
     found = next((m for m in cell.modules() if isinstance(m, Cell)), None)
     if found is None:

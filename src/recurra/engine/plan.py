@@ -75,7 +75,7 @@ class Plan:
     Attributes:
         executor: its name.
         reason: why it is this one.
-        against: for each faster executor, why it is not that one.
+        against: for each other executor, why it is not that one.
         save: what is kept for the backward pass.
     """
 
@@ -115,6 +115,8 @@ def plan(request: Request) -> Plan:
     for name, executor in EXECUTORS.items():
         why = executor.refusal(request)
         if not why:
+            slower = list(EXECUTORS.values())[len(against) + 1 :]
+            against |= {other.name: f"slower: {other.what}" for other in slower}
             return Plan(name, f"it is {executor.what}, the fastest here that can", against, save)
         against[name] = why
     raise AssertionError("the reference never refuses")
@@ -169,6 +171,7 @@ def plan_for(
         >>> print(plan_for(cell, x, reset=torch.zeros(5, 2, dtype=torch.bool)))
         plan    staged, because it is the derived stages in torch operations, the fastest here that can
                 not torch: torch.nn cannot reset inside of a sequence
+                not reference: slower: the plain loop over cell.step
     """
     from recurra.engine.scan import make_request  # scan runs plans
 
