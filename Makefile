@@ -1,0 +1,40 @@
+# make demo | make test | make lint | make bench: each sets up .venv by itself.
+# PYTHON: the interpreter that makes the environment (3.11 or later).
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/ready
+TESTS ?= tests src
+JOBS ?= 2
+
+# Isolated builds of packages do not see -c, only this variable.
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test lint format bench clean
+
+demo: $(STAMP)
+	$(BIN)/recurra demo
+
+# One thread a worker: workers that each start a pool as wide as the machine slow each other down many times over.
+test: lint
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) $(TESTS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks.run
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -c constraints.txt -e '.[all,dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
