@@ -8,7 +8,14 @@ from typing import Annotated, Any, ClassVar, Generic, NamedTuple, TypeVar, get_a
 import torch
 from torch import Tensor, nn
 
-from recurra.errors import CellDefinitionError, InputShapeError, InputTypeError, OptionError, StateShapeError, UnknownNameError
+from recurra.errors import (
+    CellDefinitionError,
+    InputShapeError,
+    InputTypeError,
+    OptionError,
+    StateShapeError,
+    UnknownNameError,
+)
 from recurra.shapes import RESERVED, Shape, dims, extent, show
 
 S = TypeVar("S", bound=tuple[Any, ...])
@@ -81,7 +88,11 @@ class Cell(nn.Module, ABC, Generic[S]):
         if "State" not in cls.__dict__:  # Cell[LightState] already says which state it is
             for base in getattr(cls, "__orig_bases__", ()):
                 named = get_args(base)
-                if isinstance(get_origin(base), type) and issubclass(get_origin(base), Cell) and isinstance(named[0], type):
+                if (
+                    isinstance(get_origin(base), type)
+                    and issubclass(get_origin(base), Cell)
+                    and isinstance(named[0], type)
+                ):
                     cls.State = named[0]
 
     def __init__(self, input_size: int, hidden_size: int, **letters: int) -> None:
@@ -117,7 +128,11 @@ class Cell(nn.Module, ABC, Generic[S]):
             )
         shapes = {}
         for leaf, hint in get_type_hints(declared, include_extras=True).items():
-            spec = next((a for a in get_args(hint)[1:] if isinstance(a, str)), default) if get_origin(hint) is Annotated else default
+            spec = (
+                next((a for a in get_args(hint)[1:] if isinstance(a, str)), default)
+                if get_origin(hint) is Annotated
+                else default
+            )
             shapes[leaf] = dims(spec, self.sizes)
         return shapes
 
@@ -259,7 +274,9 @@ def _fill(weight: Tensor, shape: str, init: Init) -> None:
             INITS[init](weight, blocks)
         elif isinstance(init, Sequence):
             if len(init) != blocks:
-                raise OptionError(f"the weight {shape!r} has {blocks} blocks", received=f"{len(init)} constants to fill them")
+                raise OptionError(
+                    f"the weight {shape!r} has {blocks} blocks", received=f"{len(init)} constants to fill them"
+                )
             for block, value in zip(weight.chunk(blocks), init, strict=True):
                 block.fill_(value)
         else:

@@ -63,7 +63,9 @@ class Explanation:
             rows += [f"stages  none: {self.underivable}"]
         else:
             s = self.stages
-            loops = f" per frame    depth {self.gemm_depth}, {len(self.segments)} segment{'s' * (len(self.segments) != 1)}"
+            loops = (
+                f" per frame    depth {self.gemm_depth}, {len(self.segments)} segment{'s' * (len(self.segments) != 1)}"
+            )
             rows += [
                 f"weight  {_counted(s['weight'])} once a call",
                 f"hoist   {_counted(s['hoist'])} once for all frames",
@@ -108,7 +110,12 @@ def _segment(staged: Staged, nodes: Iterable[int]) -> str:
 
 
 def explain(
-    cell: Cell[Any] | nn.Module, *, T: int = 100, B: int = 16, lengths: Tensor | None = None, reset: Tensor | None = None
+    cell: Cell[Any] | nn.Module,
+    *,
+    T: int = 100,
+    B: int = 16,
+    lengths: Tensor | None = None,
+    reset: Tensor | None = None,
 ) -> Explanation:
     """What the engine derives from a cell, and how a scan of T frames and B sequences would run.
 
@@ -149,7 +156,14 @@ def explain(
     try:
         derived: Derived = derive(cell)
     except UnderivableStepError as refusal:
-        nothing: dict[str, Any] = {"stages": {}, "segments": (), "gemm_depth": 0, "saved": 0, "linear": "unknown", "graph": ""}
+        nothing: dict[str, Any] = {
+            "stages": {},
+            "segments": (),
+            "gemm_depth": 0,
+            "saved": 0,
+            "linear": "unknown",
+            "graph": "",
+        }
         return Explanation(**facts, **nothing, underivable="; ".join(str(refusal).splitlines()[:2]))
     staged = derived.forward.staged
     saved = [i for i in save_list(staged) if staged.scope[i] is Scope.FRAME]

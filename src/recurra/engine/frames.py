@@ -53,7 +53,11 @@ class Frames:
     @cached_property
     def _grid(self) -> tuple[Tensor, Tensor]:
         """``(N,)`` each: the frame and the packed row of every valid frame."""
-        lengths = torch.full((self.B,), self.T) if self.lengths is None else self.lengths.sort(descending=True, stable=True)[0]
+        lengths = (
+            torch.full((self.B,), self.T)
+            if self.lengths is None
+            else self.lengths.sort(descending=True, stable=True)[0]
+        )
         lengths = lengths.to(self.device)
         steps = torch.arange(len(self.sizes), device=self.device)[:, None]
         valid = steps < lengths

@@ -38,7 +38,9 @@ def _staged_refusal(request: Request) -> str:
 
 def _received(error: UnderivableStepError) -> str:
     lines = [line.strip() for line in str(error).splitlines()]
-    return next((line.removeprefix("received:").strip() for line in lines if line.startswith("received:")), "see its message")
+    return next(
+        (line.removeprefix("received:").strip() for line in lines if line.startswith("received:")), "see its message"
+    )
 
 
 def _vendor_refusal(request: Request) -> str:
@@ -143,7 +145,7 @@ def execute(request: Request) -> Result:
     if torch.is_autocast_enabled(device):
         weight = next(request.cell.parameters(), None)
         dtype = request.x[0].dtype if weight is None else weight.dtype
-        cast = lambda leaves: tuple(v.to(dtype) if v.is_floating_point() else v for v in leaves)  # noqa: E731
+        cast = lambda leaves: tuple(v.to(dtype) if v.is_floating_point() else v for v in leaves)
         request = request.replace(x=cast(request.x), state=cast(request.state), constants=cast(request.constants))
         with torch.autocast(device, enabled=False):  # recurrences keep the weights' dtype: sums over time need it
             return EXECUTORS[made.executor].run(request, made.save)

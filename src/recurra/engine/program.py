@@ -201,7 +201,9 @@ class Program:
         return value if value.dim() > len(size) else value.expand(rows, *size)
 
 
-def evaluate_weights(graph: StepGraph, wanted: Sequence[int], leaves: Callable[[Any], Tensor], like: Tensor) -> list[Tensor]:
+def evaluate_weights(
+    graph: StepGraph, wanted: Sequence[int], leaves: Callable[[Any], Tensor], like: Tensor
+) -> list[Tensor]:
     """The WEIGHT stage: torch functions of parameters, in torch's own autograd.
 
     Args:

@@ -23,7 +23,7 @@ def run(request: Request) -> Result:
         if rows is None:
             ys[t], state = request.step(tuple(v[t] for v in request.x), state, request.constants)
         elif rows.numel():
-            at = lambda v: v.index_select(0, rows)  # noqa: B023, E731 - used within this turn only
+            at = lambda v: v.index_select(0, rows)  # noqa: B023 - used within this turn only
             y, new = request.step(
                 tuple(at(v[t]) for v in request.x), tuple(map(at, state)), tuple(map(at, request.constants))
             )
@@ -42,23 +42,19 @@ def run(request: Request) -> Result:
     return Result(y, tuple(state), stacked)
 
 
-def _reset(
-    reset: Tensor, t: int, lengths: Tensor | None, state: Leaves, initial: Leaves, *, reverse: bool
-) -> Leaves:
+def _reset(reset: Tensor, t: int, lengths: Tensor | None, state: Leaves, initial: Leaves, *, reverse: bool) -> Leaves:
     """A reset at t begins a segment there; going backwards, its border lies between t and t - 1."""
     begins = t + 1 if reverse else t
     if begins >= reset.shape[0]:
         return state
     mask = reset[begins] if lengths is None else reset[begins] & (lengths > begins)
-    return tuple(
-        torch.where(mask.view(-1, *[1] * (s.dim() - 1)), i, s) for s, i in zip(state, initial, strict=True)
-    )
+    return tuple(torch.where(mask.view(-1, *[1] * (s.dim() - 1)), i, s) for s, i in zip(state, initial, strict=True))
 
 
 def _no_output(request: Request) -> Tensor:
     """A zero output of the right shape where no frame ran: from one step on zeros, without gradients."""
     with torch.no_grad():
-        one = lambda v: v.new_zeros(1, *v.shape[1:])  # noqa: E731
+        one = lambda v: v.new_zeros(1, *v.shape[1:])
         x = tuple(v.new_zeros(1, *v.shape[2:]) for v in request.x)
         y, _ = request.step(x, tuple(map(one, request.state)), tuple(map(one, request.constants)))
     return y.new_zeros(request.B, *y.shape[1:])

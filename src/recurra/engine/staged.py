@@ -57,7 +57,7 @@ class _Job:
         elif self.save == "sqrt":
             length = math.isqrt(T - 1) + 1
         else:
-            need = lambda n: (n * saved_width + math.ceil(T / n) * state_width) * B * itemsize  # noqa: E731
+            need = lambda n: (n * saved_width + math.ceil(T / n) * state_width) * B * itemsize
             length = next((n for n in range(T, 0, -1) if need(n) <= int(self.save)), math.isqrt(T - 1) + 1)
         return [(t, min(t + length, T)) for t in range(0, T, length)]
 
@@ -290,7 +290,10 @@ def run(request: Request, save: str | int) -> Result:
     work = torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
     named = leaves_of(request.cell)
     weights = evaluate_weights(
-        graph, derived.forward.weights, lambda path: _raised(named[path], work), torch.empty((), dtype=work, device=device)
+        graph,
+        derived.forward.weights,
+        lambda path: _raised(named[path], work),
+        torch.empty((), dtype=work, device=device),
     )
     resets = frames.resets(request.reset)
     parts: list[Sequence[Tensor]] = [

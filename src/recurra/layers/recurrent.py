@@ -118,9 +118,7 @@ class Recurrent(nn.Module):
             if i:
                 frames = nn.functional.dropout(frames, self.dropout, self.training)
             runs = [
-                scan(
-                    cell, frames, start, lengths=lengths, reset=reset, reverse=bool(k), return_states=return_states
-                )
+                scan(cell, frames, start, lengths=lengths, reset=reset, reverse=bool(k), return_states=return_states)
                 for k, (cell, start) in enumerate(zip(cells, before, strict=False))  # type: ignore[call-overload]
             ]
             frames = torch.cat([run[0] for run in runs], -1) if len(runs) > 1 else runs[0][0]

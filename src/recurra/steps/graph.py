@@ -60,7 +60,9 @@ class StepGraph:
         for i, node in self:
             read = ", ".join(f"%{a}" for a in node.args)
             attrs = f" {_show_attrs(node)}" if node.attrs != () else ""
-            rows.append(f"%{i:<3} {node.op}({read}){attrs} {show(node.shape)}" + "".join(f"  -> {e}" for e in ends.get(i, [])))
+            rows.append(
+                f"%{i:<3} {node.op}({read}){attrs} {show(node.shape)}" + "".join(f"  -> {e}" for e in ends.get(i, []))
+            )
         return "\n".join(rows)
 
     @cached_property

@@ -90,9 +90,7 @@ class Staged:
             worst = max(of, key=rank.__getitem__, default="free")
             if node.op == "leaf" and i in self.graph.states:
                 form.append("diagonal")
-            elif worst in ("free", "no"):
-                form.append(worst)
-            elif node.op in ("add", "sub", "neg"):
+            elif worst in ("free", "no") or node.op in ("add", "sub", "neg"):
                 form.append(worst)
             elif node.op == "mul" or (node.op == "div" and of[1] == "free"):
                 form.append(worst if of.count("free") == 1 else "no")

@@ -71,12 +71,12 @@ def trace(
             message names the operation and the line of source.
         CellDefinitionError: the step does not return ``(y, state)`` with leaves of the declared shapes.
     """
-    first, second = (
-        _Tracer(step, signature, pack, owner, size, dtype, device).run() for size in (2, 3)
-    )
+    first, second = (_Tracer(step, signature, pack, owner, size, dtype, device).run() for size in (2, 3))
     # Anything taken from the batch size would differ between the two (a weight expanded over it, a sum over it).
     for (_, a), (_, b) in zip(first, second, strict=False):
-        if (a.op, a.args, extent(a.shape)) != (b.op, b.args, extent(b.shape)) or (a.op != "call" and a.attrs != b.attrs):
+        if (a.op, a.args, extent(a.shape)) != (b.op, b.args, extent(b.shape)) or (
+            a.op != "call" and a.attrs != b.attrs
+        ):
             raise UnderivableStepError(
                 f"{owner}.step computes something from the batch size",
                 received=f"{a.op} {show(a.shape)} for 2 sequences, {b.op} {show(b.shape)} for 3",
@@ -188,7 +188,9 @@ class _Tracer(TorchFunctionMode):
         augmented = name.startswith("__i") and hasattr(Tensor, f"__{name[3:]}")  # __iadd__ of __add__
         in_place = augmented or (name.endswith("_") and not name.startswith("__"))
         if in_place or kwargs.get("out") is not None:
-            raise Refusal("it changes a value in place", f"the operation that returns a new value, such as h = h.{plain}(...)")
+            raise Refusal(
+                "it changes a value in place", f"the operation that returns a new value, such as h = h.{plain}(...)"
+            )
         rule = RULES.get(name) or RULES.get(plain)
         if rule is None:
             raise Refusal("the operation is not in the vocabulary")
@@ -218,7 +220,9 @@ class _Tracer(TorchFunctionMode):
 
         holds_tensor = any(isinstance(v, Tensor) for v in tree_leaves((args, kwargs)))
         try:
-            recorded = (func, template(args), tuple((k, template(v)) for k, v in kwargs.items())) if holds_tensor else None
+            recorded = (
+                (func, template(args), tuple((k, template(v)) for k, v in kwargs.items())) if holds_tensor else None
+            )
         except _NotAWeight:
             recorded = None  # of no weight: if it ever meets a symbol, lift() will say so
         if recorded is not None and name.endswith("_") and not name.startswith("__"):

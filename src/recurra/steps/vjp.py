@@ -7,7 +7,6 @@ contraction over all frames.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from recurra.shapes import ONE, extent
 from recurra.steps.graph import Builder, Expr, Node, StepGraph, cat
@@ -42,7 +41,7 @@ def _mean(g: Expr, y: Expr, a: Expr) -> tuple[Expr]:
     return ((g * (1.0 / count)).expand(a.shape),)
 
 
-_NO_GRADIENT: Row = lambda g, y, *args: (None,) * len(args)  # noqa: E731
+_NO_GRADIENT: Row = lambda g, y, *args: (None,) * len(args)
 
 VJP: dict[str, Row] = {
     "add": lambda g, y, a, b: (g, g),
@@ -102,7 +101,9 @@ class Backward:
     weights: tuple[WeightGrad, ...]
 
 
-def backward(forward: Staged, *, inputs: frozenset[int], constants: frozenset[int], weights: frozenset[int]) -> Backward:
+def backward(
+    forward: Staged, *, inputs: frozenset[int], constants: frozenset[int], weights: frozenset[int]
+) -> Backward:
     """Derive the backward step.
 
     Args:
@@ -172,7 +173,7 @@ def _derive(
             else:
                 cotangents.setdefault(a, []).append(_fit(contribution, graph.nodes[a]))
 
-    zero = lambda i: builder.full(0.0, graph.nodes[i].shape)  # noqa: E731
+    zero = lambda i: builder.full(0.0, graph.nodes[i].shape)
     outputs: list[int] = []
 
     def output(e: Expr) -> int:
@@ -195,7 +196,7 @@ def _derive(
         next_states=[ends.get(s, zero(s)).node for s in graph.states],
     )
     staged = stages(apply(_pruned(raw), BACKWARD))
-    name = lambda i: staged.graph.nodes[i].attrs[1]  # noqa: E731
+    name = lambda i: staged.graph.nodes[i].attrs[1]
     return Backward(
         staged,
         tuple(name(i) for i in staged.graph.inputs[len(given) :]),
@@ -212,7 +213,7 @@ def _pruned(graph: StepGraph) -> StepGraph:
     read = {a for _, node in graph for a in node.args} | {*graph.outputs, *graph.next_states}
     for i, node in graph:
         number[i] = builder.add(node.op, [number[a] for a in node.args], node.shape, node.attrs)
-    kept = lambda ids: [number[i] for i in ids if i in read or isinstance(graph.nodes[i].attrs[1], tuple)]  # noqa: E731
+    kept = lambda ids: [number[i] for i in ids if i in read or isinstance(graph.nodes[i].attrs[1], tuple)]
     return builder.graph(
         inputs=kept(graph.inputs),
         states=[number[i] for i in graph.states],
@@ -222,9 +223,7 @@ def _pruned(graph: StepGraph) -> StepGraph:
     )
 
 
-def _needs(
-    forward: Staged, inputs: frozenset[int], constants: frozenset[int], weights: frozenset[int]
-) -> list[bool]:
+def _needs(forward: Staged, inputs: frozenset[int], constants: frozenset[int], weights: frozenset[int]) -> list[bool]:
     """Which nodes lie between something that needs a gradient and the end of the step."""
     graph = forward.graph
     roots = {graph.inputs[k] for k in inputs} | {graph.constants[k] for k in constants} | weights | set(graph.states)
@@ -326,7 +325,8 @@ def save_list(forward: Staged) -> tuple[int, ...]:
 
 assert set(OPS) == {
     *VJP,
-    *("linear", "block_linear", "cat", "slice", "standardize"),  # in _arguments and _assemble: they need their attributes
+    # In _arguments and _assemble: they need their attributes.
+    *("linear", "block_linear", "cat", "slice", "standardize"),
     "standardize_grad",  # stands in backward steps alone
     *(name for name, op in OPS.items() if op.kind in (Kind.LEAF, Kind.WEIGHT)),
 }, "each operation has a derivative"

@@ -397,7 +397,9 @@ def einsum(t: Lifter, equation: str, *operands: Any) -> Expr:
         "abc,bcd->abd": lambda: a.block_linear(W.transposed()),
     }
     if canonical not in forms:
-        raise Refusal(f"the einsum {equation!r}", 'a product of a value with a weight, such as "bi,oi->bo" or "bgk,gjk->bgj"')
+        raise Refusal(
+            f"the einsum {equation!r}", 'a product of a value with a weight, such as "bi,oi->bo" or "bgk,gjk->bgj"'
+        )
     return forms[canonical]()
 
 
@@ -444,7 +446,9 @@ def amin(t: Lifter, input: Any, dim: Any = None, keepdim: bool = False) -> Expr:
 
 
 @rule("var")
-def var(t: Lifter, input: Any, dim: Any = None, *, correction: Any = 1, keepdim: bool = False, unbiased: Any = None) -> Expr:
+def var(
+    t: Lifter, input: Any, dim: Any = None, *, correction: Any = 1, keepdim: bool = False, unbiased: Any = None
+) -> Expr:
     """The variance over units."""
     x = t.lift(input, "the operand")
     axes = _axes(t, x, dim)

@@ -34,7 +34,9 @@ def relative_error(got: Tensor, ref: Tensor) -> float:
     return error / scale / torch.finfo(got.dtype).eps
 
 
-def assert_within_eps(got: Tensor, ref: Tensor, units: float = 8, *, loop: Tensor | None = None, what: str = "") -> None:
+def assert_within_eps(
+    got: Tensor, ref: Tensor, units: float = 8, *, loop: Tensor | None = None, what: str = ""
+) -> None:
     """Fail where `got` is further than `units` rounding steps from `ref`, or 3 times as far as the plain loop.
 
     Args:

@@ -69,7 +69,7 @@ class Scan:
     def results(self, executor: str, dtype: torch.dtype, save: str | int = "all") -> dict[str, Tensor]:
         """Outputs and all gradients under a random cotangent, by name, in `dtype`."""
         cell = copy.deepcopy(self.cell).to(dtype)
-        leaf = lambda v: v.detach().to(dtype).requires_grad_() if v.is_floating_point() else v  # noqa: E731
+        leaf = lambda v: v.detach().to(dtype).requires_grad_() if v.is_floating_point() else v
         x, constants = tuple(map(leaf, self.x)), tuple(map(leaf, self.constants or ()))
         state = None if self.state is None else cell.State(*map(leaf, self.state))
         with options(executor=executor, save=save):
@@ -84,7 +84,7 @@ class Scan:
         if len(outputs) == 3:
             named |= {f"states {k}": v for k, v in outputs[2]._asdict().items()}
         rng = torch.Generator().manual_seed(self.seed)
-        draw = lambda v: torch.randn(v.shape, generator=rng, dtype=torch.float64).to(dtype)  # noqa: E731
+        draw = lambda v: torch.randn(v.shape, generator=rng, dtype=torch.float64).to(dtype)
         loss = torch.stack([(v * draw(v)).sum().double() for v in named.values()]).sum()  # never ones: they hide signs
         leaves = {f"d x{k}": v for k, v in enumerate(x)}
         leaves |= {f"d constant {k}": v for k, v in enumerate(constants)}
@@ -108,7 +108,7 @@ def make_scan(
 ) -> Scan:
     """Draw a scan of that shape (T, B, D, H) and case, of numbers that `dtype` can hold."""
     (T, B, D, H), rng = shape, torch.Generator().manual_seed(seed)
-    random = lambda *s: torch.randn(*s, generator=rng, dtype=torch.float64).to(dtype).double()  # noqa: E731
+    random = lambda *s: torch.randn(*s, generator=rng, dtype=torch.float64).to(dtype).double()
     cell = make(D, H).double()
     draw(cell, rng)
     cell = cell.to(dtype).double()

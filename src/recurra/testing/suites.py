@@ -91,7 +91,9 @@ class ExecutorConformance:
     )
     def test_any_shape_and_mask(self, shape: tuple[int, ...], flags: tuple[bool, ...], seed: int) -> None:
         """Sizes, lengths and resets that nobody thought of."""
-        _compare(make_scan(self.make, shape, Case("drawn", *flags), seed=seed, draw=self.draw), self.executor, torch.float64)
+        _compare(
+            make_scan(self.make, shape, Case("drawn", *flags), seed=seed, draw=self.draw), self.executor, torch.float64
+        )
 
     def test_needs_no_more_than_is_asked(self) -> None:
         """Gradients of a part alone are the same numbers, and no others are made."""
