@@ -1,16 +1,26 @@
 """Data: corpora by name, a user's tables, word ids, and batches of like length."""
 
 from recurra.data.batching import Batch, LengthBucketSampler, collate, stratified_split
+from recurra.data.corpora import CORPORA, Corpus, load_corpus, load_splits
+from recurra.data.docstrings import docstrings, read_docstrings
+from recurra.data.public import imdb
 from recurra.data.table import Splits, TextTable, read_table
 from recurra.data.vocabulary import encode, train_word_tokenizer
 
 __all__ = [
+    "CORPORA",
     "Batch",
+    "Corpus",
     "LengthBucketSampler",
     "Splits",
     "TextTable",
     "collate",
+    "docstrings",
     "encode",
+    "imdb",
+    "load_corpus",
+    "load_splits",
+    "read_docstrings",
     "read_table",
     "stratified_split",
     "train_word_tokenizer",

@@ -1,0 +1,133 @@
+"""The table of corpora, and data by name or by path."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from recurra.data.docstrings import docstrings
+from recurra.data.public import imdb
+from recurra.data.table import Splits, read_table, splits_of
+from recurra.errors import DataError, MissingDataError, UnknownNameError, did_you_mean
+
+TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
+PARTS = {"train": ("train",), "valid": ("valid", "validation", "val", "dev"), "test": ("test",)}
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A row of the table of corpora.
+
+    Attributes:
+        description: what the texts are. task: what is learnt from them. size: how much there is, in words.
+        origin: where it comes from. terms: its licence, or what its publisher says in place of one.
+        load: reads it; it is given the folder where the files are, or None.
+    """
+
+    description: str
+    task: str
+    size: str
+    origin: str
+    terms: str
+    load: Callable[[Path | None], Splits]
+
+
+CORPORA = {
+    "docstrings": Corpus(
+        description="documentation strings of the packages installed here",
+        task="which package a text is of",
+        size="some 20,000 texts; it depends on what is installed",
+        origin="embedded: read from the source of the standard library and the installed packages, and cached",
+        terms="that of each package; nothing is redistributed",
+        load=lambda _: docstrings(),
+    ),
+    "imdb": Corpus(
+        description="film reviews (Maas et al. 2011)",
+        task="whether a review is favourable: neg, pos",
+        size="25,000 texts to train on, 25,000 to test with; 80 MB to download",
+        origin="downloaded from ai.stanford.edu/~amaas/data/sentiment, or read from --data-dir or $RECURRA_DATA",
+        terms="no licence stated; the publisher asks for a citation of Maas et al. 2011",
+        load=imdb,
+    ),
+}
+
+
+def load_corpus(name: str, *, data_dir: Path | str | None = None) -> Splits:
+    """A corpus by its name.
+
+    Args:
+        name: a key of ``CORPORA``. data_dir: where its files already are; None: see the corpus.
+
+    Raises:
+        UnknownNameError: there is none of that name. DataError: see the corpus.
+    """
+    if name not in CORPORA:
+        raise UnknownNameError("corpus", name, CORPORA)
+    return CORPORA[name].load(Path(data_dir) if data_dir is not None else None)
+
+
+def load_splits(
+    source: Path | str,
+    *,
+    text: str | None = None,
+    label: str | None = None,
+    data_dir: Path | str | None = None,
+    need_label: bool = True,
+) -> Splits:
+    """A corpus by name, one table, or a folder of tables called ``train``, ``valid`` and ``test``.
+
+    A corpus's name comes first; for a file or folder of that name write ``./imdb``.
+
+    Args:
+        source: the name or the path. text, label, need_label: see :func:`~recurra.data.read_table`.
+        data_dir: see :func:`load_corpus`.
+
+    Raises:
+        MissingDataError: it is none of these, or the folder has no table of training texts.
+        DataError: a folder holds two tables of a part; or see :func:`~recurra.data.read_table`.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     for part in ("train", "dev"):
+        ...         _ = Path(folder, f"{part}.tsv").write_text(f"text\\tlabel\\na fine film\\t{part}\\n")
+        ...     splits = load_splits(folder)
+        >>> splits.train.labels, splits.valid.labels, splits.test
+        (['train'], ['dev'], None)
+    """
+    if source in CORPORA:
+        return load_corpus(str(source), data_dir=data_dir)
+    path = Path(source)
+    if path.is_file():
+        return splits_of(read_table(path, text=text, label=label, need_label=need_label))
+    if not path.is_dir():
+        raise MissingDataError(
+            "there is no file, no folder and no corpus of that name",
+            received=repr(str(source)),
+            instead=did_you_mean(str(source), CORPORA),
+        )
+    found = {part: _table_in(path, names) for part, names in PARTS.items()}
+    train, valid, test = (
+        read_table(one, text=text, label=label, need_label=need_label) if one else None for one in found.values()
+    )
+    if train is None:
+        raise MissingDataError(
+            "the folder holds no table of training texts",
+            received=f"{path}: {', '.join(sorted(p.name for p in path.iterdir())[:8]) or 'empty'}",
+            instead=f"train{', train'.join(TABLES)} (.gz and .xz too), and valid and test likewise",
+        )
+    return splits_of(train, valid, test)
+
+
+def _table_in(folder: Path, names: tuple[str, ...]) -> Path | None:
+    found = [
+        path
+        for path in sorted(folder.iterdir())
+        if path.name.split(".")[0] in names and any(suffix in TABLES for suffix in path.suffixes)
+    ]
+    if len(found) > 1:
+        raise DataError(
+            "the folder holds several tables of the same part",
+            received=f"{folder}: {', '.join(path.name for path in found)}",
+            instead="one of them, by its path or alone in a folder",
+        )
+    return found[0] if found else None
