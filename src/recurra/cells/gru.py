@@ -12,7 +12,7 @@ class GRUCell(Cell[HiddenState]):
 
     .. math::
         r, z &= \sigma(W_{ih} x_t + b + W_{hh} h_{t-1}) \quad\text{(the blocks of r and z)} \\
-        n &= \tanh(W_n x_t + b_n + r \odot (U_n h_{t-1} + b_{hn})) \quad\text{reset after the product, as torch and cuDNN} \\
+        n &= \tanh(W_n x_t + b_n + r \odot (U_n h_{t-1} + b_{hn})) \quad\text{reset after the product, as in torch} \\
         n &= \tanh(W_n x_t + b_n + U_n (r \odot h_{t-1}) + b_{hn}) \quad\text{reset before it, as the paper} \\
         h_t &= (1 - z) \odot n + z \odot h_{t-1}, \qquad y_t = h_t
 

@@ -15,7 +15,7 @@ class MinGRUCell(Cell[HiddenState]):
         y_t &= W_{hy} h_t + b_y
 
     Gates read the input alone, so the recurrence is linear in its state and may be run in parallel over time; the
-    output projection, which the paper puts behind the cell, feeds no later state and is computed for all frames at once.
+    output projection, which the paper puts behind the cell, feeds no later state and is made for all frames at once.
 
     Args:
         input_size: D, the width of an input frame.

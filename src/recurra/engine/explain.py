@@ -120,7 +120,7 @@ def explain(
     """What the engine derives from a cell, and how a scan of T frames and B sequences would run.
 
     Args:
-        cell: a cell, or a module that holds some; of several, the first (``[explain(c) for c in net.cells()]`` for all).
+        cell: a cell, or a module with some; of several, the first (``[explain(c) for c in net.cells()]`` for all).
         T, B: the size of the scan.
         lengths, reset: as given to the scan, where there are some: they may change the plan.
 

@@ -1,6 +1,6 @@
 """Where the valid frames of a batch lie: the one place that knows padding, order and direction.
 
-Executors that work on *packed* frames see a plain list of rows: frame by frame in the order of processing, in each frame
+Executors that work on *packed* frames see a list of rows: frame by frame in the order of processing, in each frame
 the sequences that are still running, longest first. Lengths, their order, and the direction of time are in this index.
 """
 

@@ -29,7 +29,7 @@ def scan(
         x: ``(T, B, D)`` inputs, time first; a NamedTuple of such for a cell that declares ``Input``.
         state: the cell's ``State``, each leaf ``(B, ...)``. None means ``cell.initial_state``.
         constants: the cell's ``Constants``, each leaf ``(B, ...)``, for a cell that declares them.
-        lengths: ``(B,)`` integers, ``0 <= lengths <= T``, in any order and on any device. Frames ``t >= lengths[b]`` are
+        lengths: ``(B,)`` integers, ``0 <= lengths <= T``, in any order, on any device. Frames ``t >= lengths[b]`` are
             never read; they leave the state of sequence ``b`` untouched and their outputs are exactly zero.
         reset: ``(T, B)`` bool. Where it is set, a segment begins: the state becomes ``cell.initial_state`` before that
             frame. A reversed run resets between ``t`` and ``t - 1``.

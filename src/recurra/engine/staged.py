@@ -1,7 +1,7 @@
 """The stages of a step in torch operations, with the derived backward as one autograd function.
 
-HOIST and SINK run for all frames at once, forward and backward; every weight gradient is one contraction over all frames.
-Padding is dropped before and restored after, so a finished sequence costs nothing. Half precision is computed in float32.
+HOIST and SINK run for all frames at once, forward and backward; each weight gradient is one contraction over them.
+Padding is dropped before and restored after: a finished sequence costs nothing. Half precision is computed in float32.
 """
 
 import math

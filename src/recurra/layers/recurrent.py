@@ -97,7 +97,7 @@ class Recurrent(nn.Module):
             return_states: give the state after every frame as well.
 
         Returns:
-            ``(y, state)``: ``y (B, T, output_size)``, and one :class:`LayerState` a layer. With `return_states` a third:
+            ``(y, state)``: ``y (B, T, output_size)``, one :class:`LayerState` a layer. With `return_states` a third:
             the same structure with leaves ``(B, T, ...)``.
 
         Raises:

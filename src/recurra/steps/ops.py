@@ -1,7 +1,7 @@
 """The closed vocabulary: every primitive of a step, what kind it is, and how torch computes it.
 
 A value is ``(N, *shape)`` where it belongs to frames or sequences, and ``shape`` alone where it belongs to the weights:
-the leading axis broadcasts. N is the number of rows, whatever they are (the sequences of a frame, or all frames at once).
+the leading axis broadcasts. N is the number of rows, whatever they are (sequences of a frame, or all frames at once).
 """
 
 from collections.abc import Callable
@@ -72,7 +72,7 @@ def _standardize(a: Tensor, *, attrs: Any) -> Tensor:
 
 
 def _standardize_grad(g: Tensor, y: Tensor, *, attrs: Any) -> Tensor:
-    # Torch's own kernel for g - mean(g) - y mean(g y): the derivative at an input that already has mean 0 and deviation 1.
+    # Torch's own kernel for g - mean(g) - y mean(g y): the derivative where the input has mean 0 and deviation 1.
     shape = y.shape[y.dim() - attrs :]
     lead = (*y.shape[: y.dim() - attrs], *[1] * attrs)
     mean, rstd = y.new_zeros(lead), y.new_ones(lead)

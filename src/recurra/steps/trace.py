@@ -1,6 +1,6 @@
 """Turn ``step`` into a graph by calling it once with symbols.
 
-The step is ordinary Python over torch: symbols stand for its input, state and constants, a function mode sees each torch
+The step is ordinary Python over torch: symbols stand for its input, state and constants, a mode sees each torch
 call, and what is computed from weights alone runs for real. Nothing is baked in: a tensor that is no symbol, no weight
 and not computed from weights is an error, and so is a step whose graph depends on the batch size.
 """

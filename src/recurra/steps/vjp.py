@@ -1,7 +1,7 @@
-"""The derivative of a step is a step: it runs from the last frame to the first, and its state is the cotangent of the state.
+"""The derivative of a step is a step: it runs from the last frame to the first; its state is the cotangent of the state.
 
 A table with one row an operation gives the backward graph; it is staged like any other, so that what needs no cotangent
-is computed for all frames at once before the loop, and what feeds no earlier frame after it. Every weight gradient is one
+is computed for all frames at once before the loop, what feeds no earlier frame after it. Every weight gradient is one
 contraction over all frames.
 """
 
@@ -14,7 +14,7 @@ from recurra.steps.ops import OPS, Kind
 from recurra.steps.rewrites import BACKWARD, apply
 from recurra.steps.stages import Scope, Stage, Staged, stages
 
-# One row an operation: (g, y, *args) -> the cotangent of each argument, g being the one of the result y. None: no gradient
+# One row an operation: (g, y, *args) -> the cotangent of each argument, g being that of the result y. None: no gradient
 # runs there. A factor that needs no cotangent is put in brackets, so that it can be hoisted.
 Row = Callable[..., Sequence[Expr | None]]
 

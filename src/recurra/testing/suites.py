@@ -51,7 +51,7 @@ def _compare(made: Scan, executor: str, dtype: torch.dtype, save: str | int = "a
 class ExecutorConformance:
     """What an executor must hold for a cell: subclass, set `executor` and `make`.
 
-    Every result and every gradient under random cotangents, in three dtypes, for odd shapes and each way in which a scan
+    Every result and every gradient under random cotangents, in three dtypes, odd shapes and each way in which a scan
     can be asked for, is within 8 rounding steps of the plain loop in float64, or 3 times the plain loop's own error.
 
     Example:
