@@ -1,7 +1,7 @@
 """A staged graph made ready to run on packed frames, in torch operations.
 
 Values live in one list, a place a node. HOIST and SINK nodes are made for all frames of a piece of time at once; the
-LOOP is a flat list of calls. The same program runs a forward step from the first frame to the last: there, sequences leave
+LOOP is a flat list of calls. One program runs a forward step from the first frame to the last, where sequences leave
 when they end, and a backward step from the last to the first, where they join.
 """
 

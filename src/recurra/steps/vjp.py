@@ -1,4 +1,4 @@
-"""The derivative of a step is a step: it runs from the last frame to the first; its state is the cotangent of the state.
+"""The derivative of a step is a step: it runs from the last frame to the first, its state the cotangent of the state.
 
 A table with one row an operation gives the backward graph; it is staged like any other, so that what needs no cotangent
 is computed for all frames at once before the loop, what feeds no earlier frame after it. Every weight gradient is one
