@@ -223,9 +223,13 @@ def evaluate_weights(
                 values[i] = torch.full(extent(node.shape), node.attrs, dtype=like.dtype, device=like.device)
             elif node.op == "item":
                 values[i] = value(node.args[0])[node.attrs]
-            else:
+            elif node.op == "call":
                 function, args, kwargs = node.attrs
                 values[i] = function(*map(filled, args), **{k: filled(v) for k, v in kwargs})
+            elif node.op == "const":
+                values[i] = node.attrs
+            else:  # a primitive that a rewrite moved here
+                values[i] = OPS[node.op].torch(*map(value, node.args), attrs=node.attrs)  # type: ignore[misc]
         return values[i]
 
     def filled(argument: Any) -> Any:

@@ -143,9 +143,15 @@ def gather_hoistable(context: Context, node: Node) -> Expr | None:
             continue
         for state, other in (below.args, reversed(below.args)):
             if context.on_state[state] and not context.on_state[other]:
-                together = context.expr(other).pointwise(node.op, context.expr(free))
-                return context.expr(state).pointwise(node.op, together)
+                return context.expr(state).pointwise(node.op, _together(context, node.op, other, free))
     return None
+
+
+def _together(context: Context, op: str, a: int, b: int) -> Expr:
+    one, two = context.node(a), context.node(b)
+    if one.op == two.op == "const":
+        return context.builder.const(one.attrs + two.attrs if op == "add" else one.attrs * two.attrs)
+    return context.expr(a).pointwise(op, context.expr(b))
 
 
 @rewrite(exact=False, why="the product starts its sum from the addend")

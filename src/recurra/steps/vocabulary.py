@@ -230,11 +230,12 @@ def silu(t: Lifter, input: Any, inplace: bool = False) -> Expr:
 
 @rule("softplus")
 def softplus(t: Lifter, input: Any, beta: float = 1, threshold: float = 20) -> Expr:
-    """``log(1 + exp(β x)) / β``, x itself beyond the threshold; the minimum keeps the unused branch finite."""
+    """``log(1 + exp(β x)) / β``, x itself beyond the threshold, where 0 keeps the unused branch finite."""
     x = t.lift(input, "the operand")
     z = x if beta == 1 else x * beta
-    soft = z.pointwise("minimum", threshold).pointwise("exp").pointwise("log1p")
-    return z.pointwise("gt", threshold).pointwise("where", x, soft if beta == 1 else soft / beta)
+    far = z.pointwise("gt", threshold)
+    soft = far.pointwise("where", 0.0, z).pointwise("exp").pointwise("log1p")
+    return far.pointwise("where", x, soft if beta == 1 else soft / beta)
 
 
 @rule("logsigmoid", "log_sigmoid")
@@ -267,10 +268,11 @@ def leaky_relu(t: Lifter, input: Any, negative_slope: float = 0.01, inplace: boo
 
 @rule("elu")
 def elu(t: Lifter, input: Any, alpha: float = 1.0, inplace: bool = False) -> Expr:
-    """``x > 0 ? x : α (exp(x) - 1)``; the minimum keeps the unused branch finite."""
+    """``x > 0 ? x : α (exp(x) - 1)``, where 0 keeps the unused branch finite."""
     _no(inplace, "inplace")
     x = t.lift(input, "the operand")
-    return x.pointwise("gt", 0.0).pointwise("where", x, alpha * x.pointwise("minimum", 0.0).pointwise("expm1"))
+    positive = x.pointwise("gt", 0.0)
+    return positive.pointwise("where", x, alpha * positive.pointwise("where", 0.0, x).pointwise("expm1"))
 
 
 @rule("clamp", "clip")
@@ -311,15 +313,6 @@ def hardtanh(t: Lifter, input: Any, min_val: float = -1.0, max_val: float = 1.0,
 def relu6(t: Lifter, input: Any, inplace: bool = False) -> Expr:
     """``min(max(x, 0), 6)``."""
     return hardtanh(t, input, 0.0, 6.0, inplace)
-
-
-@rule("hardsigmoid")
-def hardsigmoid(t: Lifter, input: Any, inplace: bool = False) -> Expr:
-    """``relu6(x + 3) / 6``."""
-    _no(inplace, "inplace")
-    x = t.lift(input, "the operand") / 6.0 + 0.5
-    low = x.pointwise("le", 0.0).pointwise("where", 0.0, x)
-    return low.pointwise("ge", 1.0).pointwise("where", 1.0, low)
 
 
 @rule("softsign")
