@@ -5,9 +5,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
 from recurra.data import LengthBucketSampler, collate, stratified_split
 from recurra.errors import DataError, EmptyDataError, OptionError
-from torch.utils.data import DataLoader
 
 some_lengths = st.lists(st.integers(1, 50), min_size=1, max_size=300)
 

@@ -4,9 +4,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
+
 from recurra.data import encode, train_word_tokenizer
 from recurra.errors import EmptyDataError, OptionError
-from tokenizers import Tokenizer
 
 TEXTS = ["The cat sat. The cat ran!", "a dog, a cat & the fox", "zebra yak xenon", "yak"]
 
