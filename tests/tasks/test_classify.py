@@ -83,7 +83,7 @@ def test_it_learns_from_real_messages():
     assert classifier.score(texts, labels) > most_frequent + 0.05
 
 
-@pytest.mark.parametrize("cell", ["gru", LSTMCell, lambda D, H: GRUCell(D, H, reset="before")])  # noqa: N803
+@pytest.mark.parametrize("cell", ["gru", LSTMCell, lambda D, H: GRUCell(D, H, reset="before")])
 def test_cells_by_name_class_and_function(cell):
     classifier = TextClassifier(**SMALL | {"cell": cell, "max_epochs": 1}).fit(TEXTS, LABELS)
     assert classifier.predict(TEXTS[:3]).shape == (3,)
@@ -309,7 +309,7 @@ def test_resuming_a_finished_run_trains_nothing(run, monkeypatch, fitted):
 def test_resuming_with_other_settings_or_data_is_refused(run):
     with pytest.raises(RunFolderError, match=r"begun with other settings or data\n.*hidden_size=9\n.*hidden_size=8"):
         TextClassifier(**SMALL | {"hidden_size": 9}).fit(TEXTS, LABELS, run_dir=run, resume=True)
-    with pytest.raises(RunFolderError, match="received: seed=1\n.*seed=0"):
+    with pytest.raises(RunFolderError, match=r"received: seed=1\n.*seed=0"):
         TextClassifier(**SMALL | {"random_state": 1}).fit(TEXTS, LABELS, run_dir=run, resume=True)
     with pytest.raises(RunFolderError, match="received: data="):
         TextClassifier(**SMALL).fit(TEXTS[1:], LABELS[1:], run_dir=run, resume=True)

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from recurra import __version__
+
 # extra -> the modules it brings that commands of today need
 EXTRAS = {
     "tasks": ("lightning", "tokenizers", "torchmetrics", "sklearn", "pandas", "pyarrow", "matplotlib", "pooch"),
@@ -56,7 +58,7 @@ def _findings(data_dir: Path | None) -> dict[str, Any]:
     modules = [m for names in EXTRAS.values() for m in names]
     return {
         "versions": {
-            "recurra": _version("recurra"),
+            "recurra": __version__,
             "python": platform.python_version(),
             **{name: _version(name) for name in (*CORE, *modules)},
         },

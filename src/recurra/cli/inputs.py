@@ -4,13 +4,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recurra.errors import EmptyDataError, EmptyTextError, MissingDataError, UndecodableFileError, did_you_mean
+from recurra.errors import EmptyDataError, EmptyTextError, UndecodableFileError
 
 if TYPE_CHECKING:
     from recurra.data import Splits
 
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
-SPLITS = {"train": ("train",), "valid": ("valid", "validation", "val", "dev"), "test": ("test",)}
 
 
 def is_table(path: Path) -> bool:
@@ -21,42 +20,14 @@ def is_table(path: Path) -> bool:
 def read_splits(
     data: str, *, text: str | None, label: str | None, test: Path | None, data_dir: Path | None
 ) -> "Splits":
-    """A corpus by name, one table, or a folder of ``train``, ``valid`` and ``test`` tables.
+    """What :func:`recurra.data.load_splits` finds, with another table as its test part where one is given."""
+    from recurra.data import load_splits, read_table
+    from recurra.data.table import splits_of
 
-    Raises:
-        MissingDataError: it is none of these. DataError: see :func:`recurra.data.read_table`.
-    """
-    from recurra.data import CORPORA, Splits, load_corpus, read_table
-
-    path = Path(data)
-    tested = read_table(test, text=text, label=label) if test else None
-    if data in CORPORA:
-        splits = load_corpus(data, data_dir=data_dir)
-        return Splits(splits.train, splits.valid, tested or splits.test, splits.fingerprint)
-    if path.is_dir():
-        found = {split: _table_in(path, names) for split, names in SPLITS.items()}
-        if found["train"] is None:
-            raise MissingDataError(
-                "the folder holds no table of training texts",
-                received=f"{path}: {', '.join(sorted(p.name for p in path.iterdir())[:8]) or 'empty'}",
-                instead=f"train{', train'.join(TABLES)} (.gz and .xz too), and test and valid likewise",
-            )
-        tables = {s: read_table(p, text=text, label=label) if p else None for s, p in found.items()}
-    elif path.is_file():
-        tables = {"train": read_table(path, text=text, label=label), "valid": None, "test": None}
-    else:
-        raise MissingDataError(
-            "there is no file, no folder and no corpus of that name",
-            received=repr(data),
-            instead=did_you_mean(data, CORPORA),
-        )
-    assert tables["train"] is not None
-    return Splits(tables["train"], tables["valid"], tested or tables["test"], "")
-
-
-def _table_in(folder: Path, names: tuple[str, ...]) -> Path | None:
-    found = [p for p in sorted(folder.iterdir()) if p.name.split(".")[0] in names and is_table(p)]
-    return found[0] if found else None
+    splits = load_splits(data, text=text, label=label, data_dir=data_dir)
+    if test is None:
+        return splits
+    return splits_of(splits.train, splits.valid, read_table(test, text=text, label=label))
 
 
 def read_texts(given: str, column: str | None) -> list[str]:
@@ -107,10 +78,17 @@ def run_folder_for(data: str, cell: str, *, resume: bool, root: Path = Path("run
         'nowhere/reviews-lstm'
     """
     stem = f"{Path(data).resolve().name.split('.')[0] or 'data'}-{cell}"
+    free = free_run_folder(stem, root=root)
+    number = int(free.name.removeprefix(stem)[1:] or 1)
+    return root / _numbered(stem, max(1, number - 1)) if resume else free
+
+
+def free_run_folder(stem: str, *, root: Path = Path("runs")) -> Path:
+    """``runs/<stem>``, or with the next number where that is there already."""
     number = 1
     while (root / _numbered(stem, number)).exists():
         number += 1
-    return root / _numbered(stem, max(1, number - 1) if resume else number)
+    return root / _numbered(stem, number)
 
 
 def _numbered(stem: str, number: int) -> str:

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 from typing_extensions import override
 
+from recurra import __version__
 from recurra.errors import RecurraError
 
 # name -> module:attribute; a command is a function, a group of commands is a Typer. Shown in this order.
@@ -72,9 +73,7 @@ def recurra(
     if debug:
         os.environ["RECURRA_DEBUG"] = "1"
     if version:
-        from importlib.metadata import version as version_of
-
-        print(version_of("recurra"))
+        print(__version__)
         raise typer.Exit
 
 

@@ -4,6 +4,7 @@ import functools
 import json as json_format
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -87,7 +88,7 @@ def classify(
     classifier.settings()
     splits = read_splits(data, text=text, label=label, test=test, data_dir=data_dir)
     place = out or run_folder_for(data, str(classifier.cell), resume=resume)
-    say = (lambda _: None) if json else functools.partial(print, flush=True)
+    say: Callable[[str], None] = (lambda _: None) if json else lambda line: print(line, flush=True)
     say(f"data     {splits.train.source}: {len(splits.train.texts):,} texts{_others(splits)}")
     say(f"run      {place}")
     try:

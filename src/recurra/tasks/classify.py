@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
-from recurra.data import Batch, LengthBucketSampler, collate, encode, stratified_split, train_word_tokenizer
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from recurra.cells import CELLS
+from recurra.data import Batch, LengthBucketSampler, collate, encode, stratified_split, train_word_tokenizer
 from recurra.errors import NotFittedError, OptionError
 from recurra.tasks import saved
 from recurra.tasks.given import Labels, Targets, checked_labels, checked_texts, classes_of, fingerprint, targets_among
@@ -140,7 +140,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         known = checked_labels(labels, len(documents))
         classes, targets = classes_of(known)
         held, held_targets = self._validation(validation, classes)
-        about = {
+        about: dict[str, Any] = {
             "seed": seed,
             "data": {
                 "fingerprint": fingerprint(documents, known.tolist(), held, held_targets.tolist()),

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 # Colours that stand for the page's CSS variables; matplotlib knows no variables, so they are replaced in the SVG.
 INK, TRAIN, VALID, GRID = "#010203", "#010204", "#010205", "#010206"
 VARIABLES = {INK: "var(--ink)", TRAIN: "var(--first)", VALID: "var(--second)", GRID: "var(--line)"}
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: it can be selected, and a screen reader reads it
     "font.family": "sans-serif",
     "font.size": 10,

@@ -25,12 +25,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+import recurra
 from recurra.errors import RunFolderError
 from recurra.train.files import sha256_of, write_atomically
 
 FORMAT = 1
 LARGEST_JSON = 64 * 2**20  # bytes; a vocabulary of 100,000 words takes about 3 MiB
-PACKAGES = ("recurra", "torch", "lightning", "numpy", "tokenizers", "safetensors")
+PACKAGES = ("torch", "lightning", "numpy", "tokenizers", "safetensors")
 AGAIN = "train again with --overwrite, or restore the folder from a copy"
 
 # safetensors' names of dtypes
@@ -265,7 +266,7 @@ def without_nan(value: Any) -> Any:
 
 def versions() -> dict[str, str]:
     """The versions of what trained: Python and the packages that matter."""
-    found = {"python": platform.python_version()}
+    found = {"recurra": recurra.__version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
             found[package] = metadata.version(package)
