@@ -1,0 +1,15 @@
+"""Settings of all tests."""
+
+import os
+
+# Workers that each start a pool as wide as the machine slow one another down many times over.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MKL_NUM_THREADS", "1")
+# Read by torch when it is loaded, as on the command line.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
+from hypothesis import settings
+
+# A shared machine has no clock to promise; the drawn examples are the same in each run, so that red stays red.
+settings.register_profile("recurra", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("recurra")
