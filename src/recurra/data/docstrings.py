@@ -1,197 +1,298 @@
-"""The embedded corpus: documentation strings of the installed packages, read from their source."""
+"""The embedded corpus: docstrings of what is installed, read from the sources. Nothing is imported to read it."""
 
 import ast
+import gc
 import hashlib
 import json
 import os
+import re
+import sys
 import sysconfig
-import tokenize
 import warnings
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from recurra.data.cache import cache_folder, read_json_lines, write_json_lines
 from recurra.data.table import Splits, TextTable, splits_of
-from recurra.errors import EmptyDataError
+from recurra.errors import EmptyDataError, OptionError, UndecodableFileError, UnknownNameError
 
-FORMAT = 1  # to be raised with any change of what is read, so that older caches are left alone
 STDLIB = "stdlib"
-LEAST_WORDS = 20
-LEAST_TEXTS = 100
-LEFT_OUT = {"test", "tests", "testing", "idle_test", "site-packages", "dist-packages", "__pycache__", "_vendor"}
-DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+LEFT_OUT = {
+    # tests: their docstrings speak of tests, whatever the package
+    *("test", "tests", "_test", "_tests", "idle_test"),
+    # other packages' sources inside of a package: their label would be wrong
+    *("_vendor", "_vendored", "vendor", "vendored", "externals"),
+    *("site-packages", "dist-packages"),
+}
+# The default: they come with Recurra's own dependencies, so that a corpus read elsewhere has the same classes.
+PACKAGES = (
+    *(STDLIB, "matplotlib", "networkx", "numpy", "pandas", "scikit-learn", "scipy", "sympy", "torch", "torchmetrics"),
+)
+MIN_WORDS = 10  # of a body; shorter ones are "See the base class." and the like
+FORMAT = 1  # part of the cache's key: raise it when the same sources are to give other rows
+KEPT = 4  # caches of other selections and of other environments; older ones are deleted
 
 
 class Docstring(NamedTuple):
-    """One documentation string.
+    """One docstring.
 
     Attributes:
-        package: the top-level package it is of, or "stdlib". summary: its first line. body: what follows.
+        package: the distribution's name in lower case with "-", or "stdlib". where: ``json/decoder.py:JSONDecoder``.
+        summary: its first paragraph, in one line. body: what follows that.
     """
 
     package: str
+    where: str
     summary: str
     body: str
 
 
-class Source(NamedTuple):
-    """A file to read, and the package it is of."""
-
-    package: str
-    path: Path
-
-
 def docstrings(
-    data_dir: Path | None = None,  # noqa: ARG001  the table of corpora passes it to all, and these need no files
-    *,
     packages: Sequence[str] | None = None,
-    roots: Sequence[Path] | None = None,
-    least_texts: int = LEAST_TEXTS,
+    *,
+    limit: int | None = None,
+    min_texts: int = 100,
+    path: Sequence[str] | None = None,
 ) -> Splits:
-    """Bodies of documentation strings, each with its package as the class.
+    """What a docstring says below its first paragraph, and the package that it documents.
+
+    A text comes once: copies (letter case and white space apart) count for the first package, of the standard library
+    and then the others by name. The sum of the text decides its part, 80 % to train on and 10 % each for validation
+    and test, so a text stays in its part whatever else is installed.
 
     Args:
-        packages, roots, least_texts: see :func:`read_docstrings`.
-
-    Returns:
-        80 % to train on, 10 % to validate and 10 % to test with, parted by the sum of the body itself: another
-        installation puts a text it shares into the same part.
+        packages: names of distributions, and "stdlib"; None: the standard library and, of nine packages that Recurra
+            needs for its tasks, those that are installed. :func:`installed_packages` gives all that there are.
+        limit: at most so many texts of a package, the first ones in the order of its files; None: all.
+        min_texts: a package with fewer is left out.
+        path: folders to look for distributions in; None: where Python looks.
 
     Raises:
-        EmptyDataError: no package has enough texts.
+        UnknownNameError: no such package is installed. EmptyDataError: no package has so many texts.
+        OptionError: `limit` or `min_texts` is not positive.
+
+    Example:
+        >>> splits = docstrings(["stdlib"], limit=100)
+        >>> splits.train.labels[0], len(splits.train.texts) > len(splits.test.texts)
+        ('stdlib', True)
     """
+    if min_texts < 1:
+        raise OptionError("min_texts must be positive", received=str(min_texts))
+    found = read_docstrings(packages, limit=limit, path=path)
+    count = Counter(one.package for one in found)
+    kept = [one for one in found if count[one.package] >= min_texts]
+    if not kept:
+        raise EmptyDataError(
+            f"no package has {min_texts} docstrings",
+            received=", ".join(f"{name}: {n}" for name, n in count.most_common(5)) or "none at all",
+            instead="fewer by min_texts, or more packages",
+        )
     parts: dict[str, list[Docstring]] = {"train": [], "valid": [], "test": []}
-    for found in read_docstrings(packages=packages, roots=roots, least_texts=least_texts):
-        parts[split_of(found.body)].append(found)
-    tables = {
-        split: TextTable([d.body for d in rows], [d.package for d in rows], "docstrings")
-        for split, rows in parts.items()
-    }
-    return splits_of(tables["train"], tables["valid"], tables["test"])
+    for one in kept:
+        parts[part_of(one.body)].append(one)
+    train, valid, test = (
+        TextTable([one.body for one in rows], [one.package for one in rows], "docstrings") for rows in parts.values()
+    )
+    return splits_of(train, valid if valid.texts else None, test if test.texts else None)
+
+
+def installed_packages(*, path: Sequence[str] | None = None) -> list[str]:
+    """The names that :func:`docstrings` takes.
+
+    Example:
+        >>> installed_packages()[0], "numpy" in installed_packages()
+        ('stdlib', True)
+    """
+    return [STDLIB, *sorted(_distributions(path))]
+
+
+def part_of(body: str) -> str:
+    """The part of a text: "train", "valid" or "test", by its sum.
+
+    Example:
+        >>> part_of("Return a copy.") == part_of("return  a\\n copy.")
+        True
+    """
+    tenth = int.from_bytes(_sum(body)[:8]) % 10
+    return {0: "test", 1: "valid"}.get(tenth, "train")
 
 
 def read_docstrings(
-    *, packages: Sequence[str] | None = None, roots: Sequence[Path] | None = None, least_texts: int = LEAST_TEXTS
+    packages: Sequence[str] | None = None, *, limit: int | None = None, path: Sequence[str] | None = None
 ) -> list[Docstring]:
-    """Documentation strings of at least 20 words after the first line, in the order of package and file.
+    """All docstrings with a body of at least ten words, each once; read once, and kept in the cache.
 
-    Source is parsed, never imported, and tests are left out. Of bodies that differ in case and spaces alone the first
-    stands for all; one that several packages share is no package's, and left out. The result is kept in the cache
-    until a file changes.
+    Files that this Python cannot parse, tests and vendored packages are left out. A bar shows the way if stderr is a
+    terminal.
 
     Args:
-        packages: only these; "stdlib" is the whole standard library. None: all that are installed.
-        roots: folders that hold packages, in place of the standard library's and the installed packages'.
-        least_texts: leave out packages with fewer.
+        packages, limit, path: see :func:`docstrings`.
 
     Raises:
-        EmptyDataError: no package has enough texts.
-
-    Example:
-        >>> found = read_docstrings(packages=["stdlib"])  # doctest: +SKIP
-        >>> {d.package for d in found}  # doctest: +SKIP
-        {'stdlib'}
+        UnknownNameError: no such package is installed. OptionError: `limit` is not positive.
     """
-    sources = list(_sources(packages, roots))
-    cached = cache_folder() / f"docstrings-{_key(sources, least_texts)}.jsonl.gz"
+    if limit is not None and limit < 1:
+        raise OptionError("limit must be positive", received=str(limit))
+    sources = _sources(packages, path)
+    cached = cache_folder() / f"docstrings-{_key(sources, limit)}.jsonl.gz"
     if cached.is_file():
-        return [Docstring(**row) for row in read_json_lines(cached)]
-    found = _enough(_distinct(_parsed(sources)), least_texts)
-    if not found:
-        raise EmptyDataError(
-            f"no package has {least_texts} documentation strings of {LEAST_WORDS} words",
-            received=f"{len(sources)} files of {len({s.package for s in sources})} packages",
-            instead="other packages or roots, or a smaller least_texts",
-        )
-    write_json_lines(cached, (row._asdict() for row in found))
+        try:
+            return [Docstring(**row) for row in read_json_lines(cached)]
+        except (UndecodableFileError, ValueError, TypeError):
+            cached.unlink()  # it holds nothing that the sources do not
+    found = _parsed(sources, limit)
+    write_json_lines(cached, (one._asdict() for one in found))
+    others = sorted(cached.parent.glob("docstrings-*.jsonl.gz"), key=lambda file: -file.stat().st_mtime_ns)
+    for old in others[KEPT:]:
+        old.unlink(missing_ok=True)
     return found
 
 
-def split_of(body: str) -> str:
-    """The part that a text belongs to: "train", "valid" or "test", by its content alone.
+class _Source(NamedTuple):
+    """A file of a package, with its name in there and what tells another version of it."""
 
-    Example:
-        >>> split_of("Some  words.") == split_of("some words.")
-        True
-    """
-    return ("train", "valid", "test")[max(0, int(_sum(body)[:8], 16) % 10 - 7)]
-
-
-def _sources(packages: Sequence[str] | None, roots: Sequence[Path] | None) -> Iterator[Source]:
-    if roots is None:
-        paths = sysconfig.get_paths()
-        if packages is None or STDLIB in packages:
-            yield from (Source(STDLIB, path) for path in _files(Path(paths["stdlib"])))
-        roots = sorted({Path(paths["purelib"]), Path(paths["platlib"])})
-    for root in roots:
-        for folder in sorted(root.iterdir()):
-            # The folders of metadata are named like "numpy-2.4.dist-info", which is no name of a package.
-            if folder.is_dir() and folder.name.isidentifier() and (packages is None or folder.name in packages):
-                yield from (Source(folder.name, path) for path in _files(folder))
+    name: str
+    path: Path
+    size: int
+    changed: int
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if name not in LEFT_OUT)
-        for name in sorted(names):
-            if name.endswith(".py") and not name.startswith(("test_", "conftest.")):
-                yield Path(place, name)
+def _sources(packages: Sequence[str] | None, path: Sequence[str] | None) -> dict[str, list[_Source]]:
+    """Files by package: the standard library, then distributions by name, the files by name too."""
+    installed = _distributions(path)
+    known = [STDLIB, *sorted(installed)]
+    for name in packages or ():
+        if name not in known:
+            raise UnknownNameError("installed package", name, known)
+    wanted = PACKAGES if packages is None else packages
+    return {name: sorted(_stdlib() if name == STDLIB else _files(installed[name])) for name in known if name in wanted}
 
 
-def _key(sources: Iterable[Source], least_texts: int) -> str:
-    about = [[s.package, str(s.path), (stat := s.path.stat()).st_size, stat.st_mtime_ns] for s in sources]
-    settings = [FORMAT, LEAST_WORDS, least_texts, sorted(LEFT_OUT)]
-    return hashlib.sha256(json.dumps([settings, about]).encode()).hexdigest()[:16]
+def _distributions(path: Sequence[str] | None) -> dict[str, metadata.Distribution]:
+    found: dict[str, metadata.Distribution] = {}
+    for one in metadata.distributions(path=list(path)) if path is not None else metadata.distributions():
+        # Of two of a name Python imports the one it finds first. A broken installation may have no name at all.
+        if "Name" in one.metadata:
+            found.setdefault(re.sub(r"[-_.]+", "-", one.metadata["Name"]).lower(), one)
+    return found
 
 
-def _parsed(sources: Sequence[Source]) -> Iterator[Docstring]:
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("reading the installed packages' documentation", total=len(sources))
-        for source in sources:
-            yield from _of_file(source)
-            progress.advance(task)
+def _stdlib() -> Iterator[_Source]:
+    root = sysconfig.get_paths()["stdlib"]
+    for folder, inside, names in os.walk(root):
+        inside[:] = [name for name in inside if name not in LEFT_OUT]  # installed packages may be in there, too
+        for name in names:
+            if name.endswith(".py"):
+                path = Path(folder, name)
+                yield from _source(path.relative_to(root).as_posix(), path)
 
 
-def _of_file(source: Source) -> Iterator[Docstring]:
+def _files(distribution: metadata.Distribution) -> Iterator[_Source]:
+    for file in distribution.files or ():
+        if file.name.endswith(".py"):
+            yield from _source(file.as_posix(), Path(str(file.locate())))
+
+
+def _source(name: str, path: Path) -> Iterator[_Source]:
+    if LEFT_OUT.isdisjoint(name.split("/")) and path.is_file():  # a list of files may be older than the files
+        state = path.stat()
+        yield _Source(name, path, state.st_size, state.st_mtime_ns)
+
+
+def _key(sources: dict[str, list[_Source]], limit: int | None) -> str:
+    rows = [[name, file.name, file.size, file.changed] for name, files in sources.items() for file in files]
+    return hashlib.sha256(json.dumps([FORMAT, sys.version, MIN_WORDS, limit, rows]).encode()).hexdigest()[:16]
+
+
+def _parsed(sources: dict[str, list[_Source]], limit: int | None) -> list[Docstring]:
+    seen: set[bytes] = set()
+    found: list[Docstring] = []
+    columns = (
+        TextColumn("reading docstrings"),
+        BarColumn(),
+        TextColumn("{task.fields[package]}"),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with (
+        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
+        _without_collection(),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")  # of invalid escapes, in other people's code
+        task = bar.add_task("", total=sum(file.size for files in sources.values() for file in files), package="")
+        for package, files in sources.items():
+            bar.update(task, package=package)
+            room = limit  # None is room for all
+            for file in files:
+                for one in _of_file(package, file) if room != 0 else ():
+                    mark = _sum(one.body)
+                    if mark not in seen and room != 0:
+                        seen.add(mark)
+                        found.append(one)
+                        room = room and room - 1
+                bar.advance(task, file.size)
+    return found
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Trees of source hold no cycles, and looking for some takes as long as parsing."""
+    on = gc.isenabled()
+    gc.disable()
     try:
-        with warnings.catch_warnings(), tokenize.open(source.path) as file:
-            warnings.simplefilter("ignore")  # of the syntax of others
-            tree = ast.parse(file.read())
-    except (SyntaxError, ValueError):
-        return  # packages ship templates and files for other versions of Python under .py; they are no source here
-    for node in ast.walk(tree):
-        text = ast.get_docstring(node) if isinstance(node, DOCUMENTED) else None
-        if text:
-            summary, _, body = text.partition("\n")
-            if len(body.split()) >= LEAST_WORDS and _is_whole(text):
-                yield Docstring(source.package, summary.strip(), body.strip())
+        yield
+    finally:
+        if on:
+            gc.enable()
 
 
-def _is_whole(text: str) -> bool:
-    """Without half characters, which a string of source can hold and no file."""
-    return not any("\ud800" <= sign <= "\udfff" for sign in text)
+def _of_file(package: str, file: _Source) -> Iterator[Docstring]:
+    content = file.path.read_bytes()
+    if b'"""' not in content and b"'''" not in content:
+        return  # a text of several paragraphs stands in triple quotes; parsing costs a hundred times as much as this
+    try:
+        tree = ast.parse(content)
+    except (SyntaxError, ValueError, RecursionError):
+        return  # templates, and code of another version of Python
+    for name, text in _texts(tree):
+        # Without the marks of a first line's end a paragraph may be a whole docstring.
+        summary, _, body = text.partition("\n\n")
+        body = body.strip()
+        if len(body.split()) >= MIN_WORDS and _is_text(text):
+            yield Docstring(package, f"{file.name}:{name}".rstrip(":"), " ".join(summary.split()), body)
 
 
-def _distinct(found: Iterable[Docstring]) -> list[Docstring]:
-    packages: defaultdict[str, set[str]] = defaultdict(set)
-    first: dict[str, Docstring] = {}
-    for one in found:
-        total = _sum(one.body)
-        packages[total].add(one.package)
-        first.setdefault(total, one)
-    return [one for total, one in first.items() if len(packages[total]) == 1]
+def _texts(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    # A stack, in the order of the file: chains of elif nest deeper than Python recurses.
+    stack: list[tuple[str, ast.AST]] = [("", tree)]
+    while stack:
+        name, node = stack.pop()
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            if not isinstance(node, ast.Module):
+                name = f"{name}.{node.name}".lstrip(".")
+            text = ast.get_docstring(node)
+            if text:
+                yield name, text
+        # Only where statements are: expressions are nine tenths of a tree. That of a lambda is no list.
+        inside = [getattr(node, field, None) for field in ("body", "handlers", "orelse", "finalbody", "cases")]
+        stack.extend((name, child) for part in reversed(inside) if isinstance(part, list) for child in reversed(part))
 
 
-def _enough(found: list[Docstring], least: int) -> list[Docstring]:
-    counts = Counter(one.package for one in found)
-    return [one for one in found if counts[one.package] >= least]
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # an escape has made half a character
+        return False
+    return True
 
 
-def _sum(body: str) -> str:
-    return hashlib.sha256(" ".join(body.casefold().split()).encode()).hexdigest()
+def _sum(body: str) -> bytes:
+    return hashlib.sha256(" ".join(body.split()).casefold().encode()).digest()
