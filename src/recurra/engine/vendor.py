@@ -4,6 +4,7 @@ Padding is handled around the kernel, exactly: an LSTM's cell state, which the k
 alone, is frozen there by one more input column that closes the input gate and opens the forget gate.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,7 @@ class Vendor:
     weights: Callable[[Any], tuple[Tensor, ...]]  # W_ih, W_hh, b_ih, b_hh and so on, as torch.nn keeps them
     refuses: Callable[[Any], str] = lambda cell: ""
     hides: str = ""  # the leaf whose values the kernel gives for the last frame alone
+    says: str = ""  # what torch warns of on the CPU, and the user can do nothing about
     freeze: tuple[float, ...] = ()  # what padding adds to each gate block so that the hidden leaf stays as it is
 
 
@@ -51,6 +53,7 @@ VENDORS: dict[type[Cell[Any]], Vendor] = {
         lambda cell: (*_with_zero_bias(cell), cell.weight_hr),
         refuses=lambda cell: "" if cell.sizes["P"] < cell.sizes["H"] else "torch projects to fewer than H units only",
         hides="c",
+        says="LSTM with projections is not supported with oneDNN",
         freeze=_LSTM,
     ),
     GRUCell: Vendor(
@@ -94,9 +97,12 @@ def run(request: Request, save: str | int) -> Result:
     mirror = _mirror(T, B, lengths, x.device) if request.reverse else None
     x = x if mirror is None else mirror(x)
     first = tuple(s[None].contiguous() for s in request.state)
-    y, *rest = vendor.kernel(cell)(
-        x.contiguous(), first if len(first) > 1 else first[0], weights, True, 1, 0.0, cell.training, False, False
-    )
+    with warnings.catch_warnings():
+        if vendor.says:
+            warnings.filterwarnings("ignore", message=vendor.says)
+        y, *rest = vendor.kernel(cell)(
+            x.contiguous(), first if len(first) > 1 else first[0], weights, True, 1, 0.0, cell.training, False, False
+        )
     last = [r[0] for r in rest]
     if valid is not None and lengths is not None:
         at = (lengths - 1).clamp_min(0)

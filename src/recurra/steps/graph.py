@@ -197,6 +197,8 @@ class Expr:
 
     def reduce(self, op: str, axes: tuple[int, ...]) -> "Expr":
         """A reduction over `axes`, counted from the end; their width becomes 1."""
+        if not axes:  # torch would take no axes as all
+            return self
         rank = len(self.shape)
         shape = tuple(ONE if k - rank in axes else d for k, d in enumerate(self.shape))
         return Expr(self.builder, self.builder.add(op, [self.node], shape, axes))

@@ -46,9 +46,9 @@ def _block_linear(a: Tensor, weight: Tensor, *, attrs: Any) -> Tensor:
 
 
 def _cat(*values: Tensor, attrs: Any) -> Tensor:
-    (dim, rank) = attrs
-    rows = max((v.shape[0] for v in values if v.dim() > rank), default=1)
-    return torch.cat([v.expand(rows, *v.shape[v.dim() - rank :]) for v in values], dim - rank)
+    dim, rank = attrs
+    lead = next((v.shape[:1] for v in values if v.dim() > rank), ())
+    return torch.cat([v.expand(*lead, *v.shape[v.dim() - rank :]) for v in values], dim - rank)
 
 
 def _slice(a: Tensor, *, attrs: Any) -> Tensor:

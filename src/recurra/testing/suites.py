@@ -41,7 +41,8 @@ def _compare(made: Scan, executor: str, dtype: torch.dtype, save: str | int = "a
     except ExecutorError as refusal:
         pytest.skip(str(refusal).splitlines()[0])  # a refusal is a value with a reason, never a wrong number
     reference = made.results("reference", torch.float64)
-    loop = reference if dtype is torch.float64 else made.results("reference", dtype)
+    # Float64 has nothing to be measured against, but float32 shows by how many of its roundings a loop goes astray here.
+    loop = made.results("reference", torch.float32 if dtype is torch.float64 else dtype)
     assert got.keys() == reference.keys()
     for name, ref in reference.items():
         assert got[name].dtype == dtype
@@ -85,7 +86,7 @@ class ExecutorConformance:
 
     @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
     @given(
-        shape=st.tuples(st.integers(0, 12), st.integers(1, 5), st.integers(1, 4), st.integers(1, 5)),
+        shape=st.tuples(st.integers(0, 12), st.integers(1, 5), st.integers(1, 4), st.integers(2, 6)),
         flags=st.tuples(*[st.booleans()] * 5),
         seed=st.integers(0, 2**16),
     )
