@@ -5,14 +5,12 @@ import gc
 import hashlib
 import json
 import os
-import re
 import sys
 import sysconfig
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,11 +27,11 @@ LEFT_OUT = {
     *("test", "tests", "_test", "_tests", "idle_test"),
     # other packages' sources inside of a package: their label would be wrong
     *("_vendor", "_vendored", "vendor", "vendored", "externals"),
-    *("site-packages", "dist-packages"),
+    *("site-packages", "dist-packages"),  # installed packages, where they lie within the standard library
 }
 # The default: they come with Recurra's own dependencies, so that a corpus read elsewhere has the same classes.
 PACKAGES = (
-    *(STDLIB, "matplotlib", "networkx", "numpy", "pandas", "scikit-learn", "scipy", "sympy", "torch", "torchmetrics"),
+    *(STDLIB, "matplotlib", "networkx", "numpy", "pandas", "scipy", "sklearn", "sympy", "torch", "torchmetrics"),
 )
 MIN_WORDS = 10  # of a body; shorter ones are "See the base class." and the like
 FORMAT = 1  # part of the cache's key: raise it when the same sources are to give other rows
@@ -44,7 +42,7 @@ class Docstring(NamedTuple):
     """One docstring.
 
     Attributes:
-        package: the distribution's name in lower case with "-", or "stdlib". where: ``json/decoder.py:JSONDecoder``.
+        package: the name it is imported by, or "stdlib". where: ``json/decoder.py:JSONDecoder.decode``.
         summary: its first paragraph, in one line. body: what follows that.
     """
 
@@ -59,7 +57,7 @@ def docstrings(
     *,
     limit: int | None = None,
     min_texts: int = 100,
-    path: Sequence[str] | None = None,
+    roots: Sequence[Path] | None = None,
 ) -> Splits:
     """What a docstring says below its first paragraph, and the package that it documents.
 
@@ -68,11 +66,11 @@ def docstrings(
     and test, so a text stays in its part whatever else is installed.
 
     Args:
-        packages: names of distributions, and "stdlib"; None: the standard library and, of nine packages that Recurra
-            needs for its tasks, those that are installed. :func:`installed_packages` gives all that there are.
+        packages: names they are imported by, and "stdlib"; None: the standard library and, of nine packages that
+            Recurra needs for its tasks, those that are installed. :func:`installed_packages` gives all there are.
         limit: at most so many texts of a package, the first ones in the order of its files; None: all.
         min_texts: a package with fewer is left out.
-        path: folders to look for distributions in; None: where Python looks.
+        roots: folders that hold packages; None: where Python looks for them.
 
     Raises:
         UnknownNameError: no such package is installed. EmptyDataError: no package has so many texts.
@@ -85,7 +83,7 @@ def docstrings(
     """
     if min_texts < 1:
         raise OptionError("min_texts must be positive", received=str(min_texts))
-    found = read_docstrings(packages, limit=limit, path=path)
+    found = read_docstrings(packages, limit=limit, roots=roots)
     count = Counter(one.package for one in found)
     kept = [one for one in found if count[one.package] >= min_texts]
     if not kept:
@@ -100,17 +98,17 @@ def docstrings(
     train, valid, test = (
         TextTable([one.body for one in rows], [one.package for one in rows], "docstrings") for rows in parts.values()
     )
-    return splits_of(train, valid if valid.texts else None, test if test.texts else None)
+    return splits_of(train, valid, test)
 
 
-def installed_packages(*, path: Sequence[str] | None = None) -> list[str]:
+def installed_packages(*, roots: Sequence[Path] | None = None) -> list[str]:
     """The names that :func:`docstrings` takes.
 
     Example:
         >>> installed_packages()[0], "numpy" in installed_packages()
         ('stdlib', True)
     """
-    return [STDLIB, *sorted(_distributions(path))]
+    return [STDLIB, *sorted(_packages(roots))]
 
 
 def part_of(body: str) -> str:
@@ -125,7 +123,7 @@ def part_of(body: str) -> str:
 
 
 def read_docstrings(
-    packages: Sequence[str] | None = None, *, limit: int | None = None, path: Sequence[str] | None = None
+    packages: Sequence[str] | None = None, *, limit: int | None = None, roots: Sequence[Path] | None = None
 ) -> list[Docstring]:
     """All docstrings with a body of at least ten words, each once; read once, and kept in the cache.
 
@@ -133,14 +131,14 @@ def read_docstrings(
     terminal.
 
     Args:
-        packages, limit, path: see :func:`docstrings`.
+        packages, limit, roots: see :func:`docstrings`.
 
     Raises:
         UnknownNameError: no such package is installed. OptionError: `limit` is not positive.
     """
     if limit is not None and limit < 1:
         raise OptionError("limit must be positive", received=str(limit))
-    sources = _sources(packages, path)
+    sources = _sources(packages, roots)
     cached = cache_folder() / f"docstrings-{_key(sources, limit)}.jsonl.gz"
     if cached.is_file():
         try:
@@ -164,50 +162,43 @@ class _Source(NamedTuple):
     changed: int
 
 
-def _sources(packages: Sequence[str] | None, path: Sequence[str] | None) -> dict[str, list[_Source]]:
-    """Files by package: the standard library, then distributions by name, the files by name too."""
-    installed = _distributions(path)
-    known = [STDLIB, *sorted(installed)]
+def _sources(packages: Sequence[str] | None, roots: Sequence[Path] | None) -> dict[str, list[_Source]]:
+    """Files by package: the standard library, then packages by name; the files of each by name, too."""
+    folders = {STDLIB: _stdlib(), **dict(sorted(_packages(roots).items()))}
     for name in packages or ():
-        if name not in known:
-            raise UnknownNameError("installed package", name, known)
+        if name not in folders:
+            raise UnknownNameError("installed package", name, folders)
     wanted = PACKAGES if packages is None else packages
-    return {name: sorted(_stdlib() if name == STDLIB else _files(installed[name])) for name in known if name in wanted}
+    return {name: sorted(_files(folder)) for name, folder in folders.items() if name in wanted}
 
 
-def _distributions(path: Sequence[str] | None) -> dict[str, metadata.Distribution]:
-    found: dict[str, metadata.Distribution] = {}
-    for one in metadata.distributions(path=list(path)) if path is not None else metadata.distributions():
-        # Of two of a name Python imports the one it finds first. A broken installation may have no name at all.
-        if "Name" in one.metadata:
-            found.setdefault(re.sub(r"[-_.]+", "-", one.metadata["Name"]).lower(), one)
+def _stdlib() -> Path:
+    return Path(sysconfig.get_paths()["stdlib"])
+
+
+def _packages(roots: Sequence[Path] | None) -> dict[str, Path]:
+    places = [Path(place) for place in sys.path if place and Path(place) != _stdlib()] if roots is None else roots
+    found: dict[str, Path] = {}
+    for place in places:
+        # Of two of a name Python imports the first. Metadata is in folders like "numpy-2.4.dist-info": no name of one.
+        for folder in place.iterdir() if place.is_dir() else ():
+            if folder.name.isidentifier() and (folder / "__init__.py").is_file():
+                found.setdefault(folder.name, folder)
     return found
 
 
-def _stdlib() -> Iterator[_Source]:
-    root = sysconfig.get_paths()["stdlib"]
-    for folder, inside, names in os.walk(root):
-        inside[:] = [name for name in inside if name not in LEFT_OUT]  # installed packages may be in there, too
+def _files(root: Path) -> Iterator[_Source]:
+    for place, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if name not in LEFT_OUT]
         for name in names:
             if name.endswith(".py"):
-                path = Path(folder, name)
-                yield from _source(path.relative_to(root).as_posix(), path)
-
-
-def _files(distribution: metadata.Distribution) -> Iterator[_Source]:
-    for file in distribution.files or ():
-        if file.name.endswith(".py"):
-            yield from _source(file.as_posix(), Path(str(file.locate())))
-
-
-def _source(name: str, path: Path) -> Iterator[_Source]:
-    if LEFT_OUT.isdisjoint(name.split("/")) and path.is_file():  # a list of files may be older than the files
-        state = path.stat()
-        yield _Source(name, path, state.st_size, state.st_mtime_ns)
+                path = Path(place, name)
+                state = path.stat()
+                yield _Source(path.relative_to(root).as_posix(), path, state.st_size, state.st_mtime_ns)
 
 
 def _key(sources: dict[str, list[_Source]], limit: int | None) -> str:
-    rows = [[name, file.name, file.size, file.changed] for name, files in sources.items() for file in files]
+    rows = [[name, str(file.path), file.size, file.changed] for name, files in sources.items() for file in files]
     return hashlib.sha256(json.dumps([FORMAT, sys.version, MIN_WORDS, limit, rows]).encode()).hexdigest()[:16]
 
 
@@ -263,7 +254,6 @@ def _of_file(package: str, file: _Source) -> Iterator[Docstring]:
     except (SyntaxError, ValueError, RecursionError):
         return  # templates, and code of another version of Python
     for name, text in _texts(tree):
-        # Without the marks of a first line's end a paragraph may be a whole docstring.
         summary, _, body = text.partition("\n\n")
         body = body.strip()
         if len(body.split()) >= MIN_WORDS and _is_text(text):
