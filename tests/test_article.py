@@ -1,8 +1,6 @@
 """The textbook's network in NumPy and RNNCell are one and the same, to the last bits."""
 
-import sys
-from pathlib import Path
-
+import article_rnn
 import numpy as np
 import pytest
 import torch
@@ -10,9 +8,6 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 import recurra
 from recurra.testing import assert_within_eps
-
-sys.path.append(str(Path(__file__).parents[1] / "examples"))
-import article_rnn
 
 T, B, D, H, K = 13, 5, 3, 7, 4
 NAMES = {"W1": "weight_ih", "U": "weight_hh", "b1": "bias"}
