@@ -117,7 +117,7 @@ def show(shape: Shape) -> str:
 def broadcast(*shapes: Shape) -> Shape | None:
     """The shape that `shapes` broadcast to, or None where they do not fit.
 
-    Where two widths have one size but different names, the first name stays.
+    Where two widths have one size but different names, the first name stays; a name is better than a bare number.
     """
     rank = max(map(len, shapes), default=0)
     padded = [(ONE,) * (rank - len(s)) + s for s in shapes]
@@ -126,5 +126,5 @@ def broadcast(*shapes: Shape) -> Shape | None:
         wide = [d for d in widths if d.size != 1]
         if any(d.size != wide[0].size for d in wide):
             return None
-        result.append(wide[0] if wide else widths[0])
+        result.append(next((d for d in wide if d.terms), wide[0]) if wide else widths[0])
     return tuple(result)

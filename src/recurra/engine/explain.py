@@ -72,7 +72,7 @@ class Explanation:
                 f"loop    {_counted(s['loop'])}{loops}",
                 *(f"        {k}: {text}" for k, text in enumerate(self.segments, 1)),
                 f"sink    {_counted(s['sink'])} once for all frames",
-                f"saved   {self.saved / self.sizes['H']:g} H per frame for the backward pass",
+                f"saved   {round(self.saved / self.sizes['H'], 1):g} H per frame for the backward pass",
                 f"linear  {self.linear}",
             ]
         return "\n".join([*rows, str(self.plan)])

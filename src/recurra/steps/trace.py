@@ -234,22 +234,24 @@ class _Tracer(TorchFunctionMode):
 
     def record(self, recorded: Any, read: list[int], result: Any) -> None:
         if isinstance(result, Tensor) and not isinstance(result, Symbol):
-            node = self.builder.add("call", read, _bare(result), recorded)
+            node = self.builder.add("call", read, self.named(result, read), recorded)
             self.weights.setdefault(id(result), (result, self.builder.expr(node)))
         elif isinstance(result, tuple | list) and any(isinstance(r, Tensor) for r in result):
             whole = self.builder.add("call", read, (), recorded)
             for k, r in enumerate(result):
                 if isinstance(r, Tensor):
-                    node = self.builder.add("item", [whole], _bare(r), k)
+                    node = self.builder.add("item", [whole], self.named(r, read), k)
                     self.weights.setdefault(id(r), (r, self.builder.expr(node)))
+
+    def named(self, tensor: Tensor, read: list[int]) -> Shape:
+        """The shape of what was made from weights, in their letters: two blocks of a weight of 3H are 2H."""
+        known = [d for i in read for d in self.builder.nodes[i].shape]
+        parts = lambda size: (p for d in known if (p := d.part(size)).terms)  # noqa: E731
+        return tuple(next(parts(size), Dim(size)) for size in tensor.shape)
 
 
 class _NotAWeight(Exception):
     pass
-
-
-def _bare(tensor: Tensor) -> Shape:
-    return tuple(map(Dim, tensor.shape))
 
 
 def _name(func: Any) -> str:
