@@ -35,7 +35,7 @@ CORPORA = {
     "docstrings": Corpus(
         description="documentation strings of the packages installed here",
         task="which package a text is of",
-        size="some 20,000 texts; it depends on what is installed",
+        size="some 28,000 texts of ten classes; it depends on what is installed",
         origin="embedded: read from the source of the standard library and the installed packages, and cached",
         terms="that of each package; nothing is redistributed",
         load=lambda _: docstrings(),
