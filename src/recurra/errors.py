@@ -55,18 +55,20 @@ class UnknownNameError(RecurraError, KeyError):
 
 
 class OptionError(RecurraError, ValueError):
-    """A setting has a value outside of what it allows: a negative size, an unknown mode, two that exclude each other."""
+    """A setting has a value outside of what it allows: a negative size, or two that exclude each other."""
 
 
 # --- cells and the engine ---------------------------------------------------------------------------------------------
 
 
 class ShapeSpecError(RecurraError, ValueError):
-    """A shape written in letters, such as ``"4H D"``, cannot be read, or uses a letter whose size the cell never gave."""
+    """A shape written in letters, such as ``"4H D"``, cannot be read, or uses a letter without a size."""
 
 
 class CellDefinitionError(RecurraError, TypeError):
-    """A cell lacks a part that it must declare: a state type, leaves of states annotated wrongly, a step that returns the wrong thing."""
+    """A cell lacks a part that it must declare: a state type, leaves of states annotated wrongly, a step that returns
+    the wrong thing.
+    """
 
 
 class UnderivableStepError(RecurraError, RuntimeError):
@@ -84,7 +86,9 @@ class ExecutorError(RecurraError, RuntimeError):
 
 
 class InputShapeError(RecurraError, ValueError):
-    """The input does not fit the cell: a missing axis, another width than ``input_size``, batch first where time is first."""
+    """The input does not fit the cell: a missing axis, another width than ``input_size``, batch first where time is
+    first.
+    """
 
 
 class InputTypeError(RecurraError, TypeError):
@@ -118,7 +122,9 @@ class ResetError(RecurraError, ValueError):
 
 
 class DataError(RecurraError, ValueError):
-    """A file or a table cannot be used as it is; the message names the file, the line where there is one, and what to do."""
+    """A file or a table cannot be used as it is; the message names the file, the line where there is one, and what to
+    do.
+    """
 
 
 class MissingColumnError(DataError):
@@ -130,7 +136,9 @@ class EmptyDataError(DataError):
 
 
 class EmptyTextError(DataError):
-    """A row has no text (empty, white space only, or a missing value); the message gives its file and line, or its index."""
+    """A row has no text (empty, white space only, or a missing value); the message gives its file and line, or its
+    index.
+    """
 
 
 class UndecodableFileError(DataError):
@@ -167,7 +175,9 @@ class DivergedError(RecurraError, FloatingPointError):
 
 
 class MissingDependencyError(RecurraError, ImportError):
-    """A part of Recurra needs an optional dependency that is not installed; the message gives the command that installs it."""
+    """A part of Recurra needs an optional dependency that is not installed; the message gives the command that
+    installs it.
+    """
 
 
 class UnsavableStateError(RecurraError, TypeError):

@@ -2,7 +2,7 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Generic, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
@@ -19,7 +19,7 @@ from recurra.errors import (
 from recurra.shapes import RESERVED, Shape, dims, extent, show
 
 S = TypeVar("S", bound=tuple[Any, ...])
-Init = str | Sequence[float] | Callable[[Tensor], Any]
+Init = str | tuple[float, ...] | Callable[[Tensor], Any]
 _BLOCKS = re.compile(r"(\d+)[A-Z](?![A-Z+])")  # "4H D": four gate blocks
 
 
@@ -272,7 +272,7 @@ def _fill(weight: Tensor, shape: str, init: Init) -> None:
             if init not in INITS:
                 raise UnknownNameError("initialisation", init, INITS)
             INITS[init](weight, blocks)
-        elif isinstance(init, Sequence):
+        elif isinstance(init, tuple):
             if len(init) != blocks:
                 raise OptionError(
                     f"the weight {shape!r} has {blocks} blocks", received=f"{len(init)} constants to fill them"

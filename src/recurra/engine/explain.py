@@ -152,7 +152,7 @@ def explain(
     x = made[0] if cell.Input is None else cell.Input(*made)
     constants = cell.Constants(*fixed) if cell.Constants else None
     plan = plan_for(cell, x, constants=constants, lengths=lengths, reset=reset)
-    facts = {"cell": type(cell).__name__, "sizes": dict(cell.sizes), "T": T, "B": B, "plan": plan}
+    facts: dict[str, Any] = {"cell": type(cell).__name__, "sizes": dict(cell.sizes), "T": T, "B": B, "plan": plan}
     try:
         derived: Derived = derive(cell)
     except UnderivableStepError as refusal:

@@ -27,7 +27,7 @@ class Executor:
 
 
 def _staged_refusal(request: Request) -> str:
-    if torch._C._are_functorch_transforms_active():  # type: ignore[attr-defined]
+    if torch._C._are_functorch_transforms_active():
         return "inside of torch.func, which transforms the plain loop"
     try:
         derive(request.cell)
@@ -44,7 +44,7 @@ def _received(error: UnderivableStepError) -> str:
 
 
 def _vendor_refusal(request: Request) -> str:
-    if torch._C._are_functorch_transforms_active():  # type: ignore[attr-defined]
+    if torch._C._are_functorch_transforms_active():
         return "inside of torch.func, which torch's kernels do not know"
     return vendor.refusal(request)
 

@@ -198,7 +198,8 @@ class Program:
     def _rows(self, node: int, value: Any, rows: int) -> Tensor:
         """A value with its leading axis, also where it is the same for all rows."""
         size = extent(self.graph.nodes[node].shape)
-        return value if value.dim() > len(size) else value.expand(rows, *size)
+        full: Tensor = value if value.dim() > len(size) else value.expand(rows, *size)
+        return full
 
 
 def evaluate_weights(

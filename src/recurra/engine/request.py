@@ -88,7 +88,7 @@ def check_reset(reset: Any, T: int, B: int) -> Tensor:
 
 def check_nan(x: Leaves, lengths: Tensor | None) -> None:
     """Raise where a valid frame holds NaN. A finite sum settles it in one pass; padding may hold anything."""
-    if torch._C._are_functorch_transforms_active():  # type: ignore[attr-defined] # values cannot be looked at there
+    if torch._C._are_functorch_transforms_active():
         return
     for leaf in x:
         if leaf.device.type != "cpu" or bool(leaf.detach().sum().isfinite()):

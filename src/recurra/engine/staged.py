@@ -130,8 +130,8 @@ class _Scan(torch.autograd.Function):
         step = _backward_for(job, job.split(ctx.needs_input_grad[1:]))
         keep = () if step is None else (*step.step.saved, *step.step.saved_once)
         graph = job.derived.forward.graph
-        widths = [sum(numel(graph.nodes[i].shape) for i in nodes) for nodes in (keep, graph.states)]
-        cuts = job.cuts(*widths, tensors[0].element_size())
+        saved, states = (sum(numel(graph.nodes[i].shape) for i in nodes) for nodes in (keep, graph.states))
+        cuts = job.cuts(saved, states, tensors[0].element_size())
         again = job.save != "all" and len(cuts) > 1
         done = _Pieces(job, tensors, () if again else keep, cuts)
         held = [s for start in done.starts for s in start] if again else [k[i] for k in done.kept for i in keep]
@@ -305,7 +305,7 @@ def run(request: Request, save: str | int) -> Result:
     tensors = [_raised(v, work) for part in parts for v in part] + weights
     counts = (*map(len, parts), len(weights))
     job = _Job(derived, frames, resets, request.return_states, save, counts)
-    outputs = [o.to(dtype) if o.dtype == work else o for o in _Scan.apply(job, *tensors)]  # type: ignore[no-untyped-call]
+    outputs = [o.to(dtype) if o.dtype == work else o for o in _Scan.apply(job, *tensors)]
     K = len(graph.states)
     state = tuple(frames.unsort(s) for s in outputs[1 : 1 + K])
     every = None

@@ -44,12 +44,12 @@ def _gru_weights(cell: Any) -> tuple[Tensor, ...]:
 _LSTM = (-_SHUT, _SHUT, 0.0, 0.0)  # input gate shut, forget gate open
 VENDORS: dict[type[Cell[Any]], Vendor] = {
     RNNCell: Vendor(
-        lambda cell: {"tanh": torch._VF.rnn_tanh, "relu": torch._VF.rnn_relu}[cell.nonlinearity],  # type: ignore[attr-defined]
+        lambda cell: {"tanh": torch._VF.rnn_tanh, "relu": torch._VF.rnn_relu}[cell.nonlinearity],
         _with_zero_bias,
     ),
-    LSTMCell: Vendor(lambda cell: torch._VF.lstm, _with_zero_bias, hides="c", freeze=_LSTM),  # type: ignore[attr-defined]
+    LSTMCell: Vendor(lambda cell: torch._VF.lstm, _with_zero_bias, hides="c", freeze=_LSTM),
     LSTMPCell: Vendor(
-        lambda cell: torch._VF.lstm,  # type: ignore[attr-defined]
+        lambda cell: torch._VF.lstm,
         lambda cell: (*_with_zero_bias(cell), cell.weight_hr),
         refuses=lambda cell: "" if cell.sizes["P"] < cell.sizes["H"] else "torch projects to fewer than H units only",
         hides="c",
@@ -57,7 +57,7 @@ VENDORS: dict[type[Cell[Any]], Vendor] = {
         freeze=_LSTM,
     ),
     GRUCell: Vendor(
-        lambda cell: torch._VF.gru,  # type: ignore[attr-defined]
+        lambda cell: torch._VF.gru,
         _gru_weights,
         refuses=lambda cell: "" if cell.reset == "after" else "torch has the GRU with its reset after the product only",
     ),

@@ -113,13 +113,13 @@ class Recurrent(nn.Module):
                 raise ResetError("reset must be (B, T) and of dtype bool", received=str(getattr(reset, "shape", reset)))
             reset = reset.t()
         frames, last, every = _swap(x) if self.batch_first else x, [], []
-        for i, cells in enumerate(self.layers):
+        for i, cells in enumerate(self._stack()):
             before = LayerState(None) if state is None else LayerState(*state[i])
             if i:
                 frames = nn.functional.dropout(frames, self.dropout, self.training)
             runs = [
                 scan(cell, frames, start, lengths=lengths, reset=reset, reverse=bool(k), return_states=return_states)
-                for k, (cell, start) in enumerate(zip(cells, before, strict=False))  # type: ignore[call-overload]
+                for k, (cell, start) in enumerate(zip(cells, before, strict=False))
             ]
             frames = torch.cat([run[0] for run in runs], -1) if len(runs) > 1 else runs[0][0]
             last.append(LayerState(*(run[1] for run in runs)))
@@ -130,7 +130,10 @@ class Recurrent(nn.Module):
 
     def cells(self) -> list[Cell[Any]]:
         """All cells, layer by layer, forward before backward."""
-        return [cell for layer in self.layers for cell in layer]  # type: ignore[union-attr]
+        return [cell for layer in self._stack() for cell in layer]
+
+    def _stack(self) -> list[list[Cell[Any]]]:
+        return [list(layer) for layer in self.layers]  # type: ignore[call-overload]
 
     def extra_repr(self) -> str:
         """What is not seen from the cells."""

@@ -31,7 +31,7 @@ class Symbol(Tensor):
     @staticmethod
     def __new__(cls, expr: Expr, batch_size: int, dtype: torch.dtype, device: torch.device) -> "Symbol":
         size = (batch_size, *expr.sizes)
-        symbol: Symbol = torch.Tensor._make_wrapper_subclass(cls, size, dtype=dtype, device=device)  # type: ignore[attr-defined]
+        symbol: Symbol = torch.Tensor._make_wrapper_subclass(cls, size, dtype=dtype, device=device)
         symbol.expr = expr
         return symbol
 
@@ -39,7 +39,7 @@ class Symbol(Tensor):
         super().__init__()
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         raise UnderivableStepError(
             f"a value of a step was used outside of it, by {func}", instead="return it from step instead of storing it"
         )
@@ -246,7 +246,7 @@ class _Tracer(TorchFunctionMode):
     def named(self, tensor: Tensor, read: list[int]) -> Shape:
         """The shape of what was made from weights, in their letters: two blocks of a weight of 3H are 2H."""
         known = [d for i in read for d in self.builder.nodes[i].shape]
-        parts = lambda size: (p for d in known if (p := d.part(size)).terms)  # noqa: E731
+        parts = lambda size: (p for d in known if (p := d.part(size)).terms)
         return tuple(next(parts(size), Dim(size)) for size in tensor.shape)
 
 

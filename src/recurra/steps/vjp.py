@@ -251,17 +251,18 @@ def _arguments(
         return [(args[0], g.block_linear(weight.transposed()), None), (args[1], g, value(args[0]))]
     if node.op == "standardize":
         (count, eps), a = node.attrs, value(args[0])
-        axes = tuple(range(-count, 0))
-        centred = a - a.reduce("mean", axes)
-        scale = 1.0 / ((centred * centred).reduce("mean", axes) + eps).pointwise("sqrt")
+        over = tuple(range(-count, 0))
+        centred = a - a.reduce("mean", over)
+        scale = 1.0 / ((centred * centred).reduce("mean", over) + eps).pointwise("sqrt")
         return [(args[0], scale * g.standardize_grad(value(result), count), None)]
     if node.op == "cat":
-        axis, start, parts = node.attrs[0] - node.attrs[1], 0, []
-        for a in args:
-            width = value(a).shape[axis].size
-            parts.append((a, g.slice(axis, start, start + width), None))
+        axis, start = node.attrs[0] - node.attrs[1], 0
+        parts: list[tuple[int, Expr | None, Expr | None]] = []
+        for part in args:
+            width = value(part).shape[axis].size
+            parts.append((part, g.slice(axis, start, start + width), None))
             start += width
-        return parts  # type: ignore[return-value]
+        return parts
     cotangents = VJP[node.op](g, value(result), *map(value, args))
     return [(a, c, None) for a, c in zip(args, cotangents, strict=True)]
 

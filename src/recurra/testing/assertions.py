@@ -25,8 +25,8 @@ def relative_error(got: Tensor, ref: Tensor) -> float:
         return math.inf
     if got.numel() == 0:
         return 0.0
-    error = (got.detach().double() - ref.detach().double()).norm().item()
-    scale = ref.detach().double().norm().item()
+    error: float = (got.detach().double() - ref.detach().double()).norm().item()
+    scale: float = ref.detach().double().norm().item()
     if math.isnan(error):
         return math.inf
     if scale == 0:

@@ -14,7 +14,7 @@ from recurra.engine import EXECUTORS, options, scan
 from recurra.engine.derive import derive
 from recurra.errors import ExecutorError
 from recurra.testing.assertions import assert_within_eps
-from recurra.testing.cases import CASES, Case, MakeCell, Scan, contracting, make_scan
+from recurra.testing.cases import CASES, Case, Scan, contracting, make_scan
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16)
 SHAPES = ((1, 1, 1, 1), (2, 3, 5, 7), (9, 4, 6, 5))  # (T, B, D, H): odd sizes first
@@ -41,7 +41,7 @@ def _compare(made: Scan, executor: str, dtype: torch.dtype, save: str | int = "a
     except ExecutorError as refusal:
         pytest.skip(str(refusal).splitlines()[0])  # a refusal is a value with a reason, never a wrong number
     reference = made.results("reference", torch.float64)
-    # Float64 has nothing to be measured against, but float32 shows by how many of its roundings a loop goes astray here.
+    # Float64 has nothing to be measured against; float32 shows by how many of its roundings a loop goes astray here.
     loop = made.results("reference", torch.float32 if dtype is torch.float64 else dtype)
     assert got.keys() == reference.keys()
     for name, ref in reference.items():
@@ -62,7 +62,7 @@ class ExecutorConformance:
     """
 
     executor: ClassVar[str] = "staged"
-    make: ClassVar[MakeCell]
+    make: ClassVar[Any]  # (D, H) -> Cell
     draw: ClassVar[Any] = staticmethod(contracting)
 
     @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d)[6:])
@@ -120,12 +120,12 @@ class CellConformance:
         ...     make = staticmethod(CELLS["gru"])
     """
 
-    make: ClassVar[MakeCell]
+    make: ClassVar[Any]  # (D, H) -> Cell
     draw: ClassVar[Any] = staticmethod(contracting)
 
     def cell(self, D: int = 3, H: int = 4) -> Cell[Any]:
         """A contracting cell in float64."""
-        cell = self.make(D, H).double()
+        cell: Cell[Any] = self.make(D, H).double()
         self.draw(cell, torch.Generator().manual_seed(0))
         return cell
 
