@@ -10,12 +10,13 @@ import ast
 import contextlib
 import inspect
 import io
+import linecache
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
+PAGES = tuple(sorted((*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"))))
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 _SOURCE = re.compile(r"<!-- source: (\S+) ([\w ]+) -->\n\n$")
 
@@ -43,9 +44,10 @@ def refreshed(text: str, name: str) -> str:
         if language == "python":
             marker = _SOURCE.search(between)
             code = source_of(marker[1], marker[2].split()) if marker else code
-            into = io.StringIO()
+            into, file = io.StringIO(), f"{name}, a block of Python"
+            linecache.cache[file] = (len(code), None, code.splitlines(keepends=True), file)  # for errors that quote it
             with contextlib.redirect_stdout(into):
-                exec(compile(code, f"{name}, a block of Python", "exec"), namespace)
+                exec(compile(code, file, "exec"), namespace)
             printed = into.getvalue()
         elif language == "text" and printed and between.strip() == "":
             code = "\n".join(line.rstrip() for line in printed.splitlines()) + "\n"
