@@ -271,12 +271,12 @@ def stop_after(monkeypatch, steps, error):
 
     count, objective = 0, classify.cross_entropy
 
-    def with_interruption(network, batch):
+    def with_interruption(network, batch, **options):
         nonlocal count
         count += network.training
         if count > steps:
             raise error
-        return objective(network, batch)
+        return objective(network, batch, **options)
 
     monkeypatch.setattr(classify, "cross_entropy", with_interruption)
 

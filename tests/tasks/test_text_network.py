@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from recurra.data import Batch
 from recurra.errors import UnknownNameError
+from recurra.tasks.classify import cross_entropy
 from recurra.tasks.text_network import POOLINGS, TextNetwork
 
 TOKENS = torch.tensor([[5, 7, 3, 2, 9], [3, 2, 1, 0, 0], [8, 0, 0, 0, 0]])
@@ -75,3 +77,16 @@ def test_word_dropout_is_of_training_only_and_of_its_size():
 def test_an_unknown_pooling_is_named():
     with pytest.raises(UnknownNameError, match=r"no pooling(.|\n)*'maxx'(.|\n)*max"):
         network(pooling="maxx")
+
+
+def test_adversarial_training_moves_word_vectors_against_the_loss():
+    torch.manual_seed(0)
+    network = TextNetwork(20, 2, cell="gru", hidden_size=8, embedding_size=5, pooling="mean_max")
+    batch = Batch(torch.randint(2, 20, (6, 7)), torch.tensor([7, 3, 5, 7, 1, 2]), torch.tensor([0, 1, 0, 1, 1, 0]))
+    plain, moved = cross_entropy(network, batch), cross_entropy(network, batch, adversarial=2.0)
+    assert moved.loss > plain.loss
+    assert moved.figures["accuracy"] == plain.figures["accuracy"]
+    moved.loss.backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+    network.eval()
+    assert cross_entropy(network, batch, adversarial=2.0).loss == cross_entropy(network, batch).loss

@@ -60,6 +60,7 @@ def classify(
     embedding_dropout: Annotated[float | None, Training(help="On word vectors.")] = None,
     head_dropout: Annotated[float | None, Training(help="Before the last layer.")] = None,
     word_dropout: Annotated[float | None, Training(help="Part of words replaced by the unknown one.")] = None,
+    adversarial: Annotated[float | None, Training(help="Move word vectors against the loss by so much.")] = None,
     learning_rate: Annotated[float | None, Training(help="The highest one.")] = None,
     weight_decay: Annotated[float | None, Training(help="Of AdamW.")] = None,
     clip: Annotated[float | None, Training(help="Scale gradients down to this norm.")] = None,

@@ -20,6 +20,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "embedding_dropout": 0.0,
         "head_dropout": 0.0,
         "word_dropout": 0.0,
+        "adversarial": 0.0,
         "learning_rate": 1e-3,
         "weight_decay": 0.0,
         "clip": None,

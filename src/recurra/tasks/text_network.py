@@ -108,10 +108,17 @@ class TextNetwork(nn.Module):
         Returns:
             ``(B, classes)`` scores before the softmax.
         """
+        return self.scores(self.vectors(tokens), lengths)
+
+    def vectors(self, tokens: Tensor) -> Tensor:
+        """Word vectors ``(B, T, D)`` of ids ``(B, T)``, with what training drops."""
         if self.training and self.word_dropout:
             dropped = torch.rand(tokens.shape, device=tokens.device) < self.word_dropout
             tokens = tokens.masked_fill(dropped, UNKNOWN_ID)
-        x = self.embedding_dropout(self.embedding(tokens))
+        return self.embedding_dropout(self.embedding(tokens))  # type: ignore[no-any-return]
+
+    def scores(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Scores ``(B, classes)`` of word vectors ``(B, T, D)``."""
         y, _ = self.recurrent(x, lengths=lengths)
         pooled = torch.cat([pool(y, lengths, self.forward_width) for pool in self.pools], dim=-1)
         return self.head(self.head_dropout(pooled))  # type: ignore[no-any-return]
