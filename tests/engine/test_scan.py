@@ -265,6 +265,10 @@ def test_options_nest_and_end():
             assert (plan.executor, plan.save) == ("reference", "sqrt")
         assert plan_for(cell, x).save == "all"
     assert plan_for(cell, x).executor == "torch"
+    with options(save="sqrt"):
+        assert plan_for(cell, x).executor == "staged"
+        assert "keeps everything" in plan_for(cell, x).against["torch"]
+    assert plan_for(cell, x, lengths=torch.full((B,), T)).executor == "torch"
     with pytest.raises(UnknownNameError, match=r"'reference'\? \(known"), options(executor="refrence"):
         scan(cell, x)
     for save in ("some", 0, -1, True):

@@ -46,6 +46,8 @@ def _received(error: UnderivableStepError) -> str:
 def _vendor_refusal(request: Request) -> str:
     if torch._C._are_functorch_transforms_active():
         return "inside of torch.func, which torch's kernels do not know"
+    if current_options().save != "all":
+        return "torch.nn keeps everything that its backward pass needs"
     return vendor.refusal(request)
 
 

@@ -60,8 +60,8 @@ class Result(NamedTuple):
     states: Leaves | None  # each (T, B, ...), where asked for
 
 
-def check_lengths(lengths: Any, T: int, B: int) -> Tensor:
-    """`lengths` as int64, or an error that names the first sequence that does not fit."""
+def check_lengths(lengths: Any, T: int, B: int) -> Tensor | None:
+    """`lengths` as int64, or an error that names the first sequence that does not fit. None: all have T frames."""
     instead = "integers of shape (B,), 0 <= lengths <= T, in any order"
     if not isinstance(lengths, Tensor):
         raise LengthsError("lengths must be a tensor", received=type(lengths).__name__, instead=instead)
@@ -75,7 +75,7 @@ def check_lengths(lengths: Any, T: int, B: int) -> Tensor:
         raise LengthsError(
             f"lengths must be between 0 and T = {T}", received=f"lengths[{b}] = {int(lengths[b])}", instead=instead
         )
-    return lengths.long()
+    return None if (lengths == T).all() else lengths.long()
 
 
 def check_reset(reset: Any, T: int, B: int) -> Tensor:
