@@ -36,7 +36,7 @@ PASSES, FAILS = "    def test_it(self): pass\n", "    def test_it(self): assert 
     [
         (f"class TestCell_x:\n{PASSES}class TestStaged_x:\n{PASSES}", True, "2 passed"),
         (f"class TestCell_x:\n{PASSES}class TestStaged_x:\n{FAILS}", False, "1 failed"),
-        (f"class TestCell_x:\n{PASSES}", False, "found no collectors"),  # the executor has no suite
+        (f"class TestCell_x:\n{PASSES}", False, "ERROR: not found"),  # the executor has no suite
         ("class TestCell_x: pass\nclass TestStaged_x: pass", False, "no tests ran"),
         ("import nothing_of_that_name", False, "found no collectors"),
     ],
