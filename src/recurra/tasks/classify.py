@@ -1,11 +1,12 @@
 """Text classification with scikit-learn's manners."""
 
 import functools
+import math
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -37,6 +38,7 @@ NETWORK = [
 ]
 NO_SETTING = ("progress", "random_state")  # the seed that came of random_state is kept instead
 INFERENCE_BATCH = 256
+ENOUGH_STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 1000, 4, 50  # of a training whose max_epochs is left open
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -57,8 +59,10 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         word_dropout: the part of words that training replaces by the unknown word.
         adversarial: move the word vectors by so many of their deviations against the loss, in training; doubles its
             cost, and generalises better (Miyato et al., 2017).
-        learning_rate, weight_decay, clip, schedule, warmup, max_epochs, patience, monitor, accelerator:
+        learning_rate, weight_decay, clip, schedule, warmup, patience, monitor, accelerator:
             see :class:`recurra.train.settings.FitSettings`.
+        max_epochs: at most that many passes over the training texts; None: as many as 1,000 steps take, but 4 at least
+            and 50 at most.
         batch_size: B, texts of like length in a batch.
         validation_fraction: the part of the training texts, of each class alike, that decides which epoch is kept;
             0: none, and the last epoch is.
@@ -80,26 +84,26 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """
 
     cell: Any = "lstm"
-    hidden_size: Any = 100
+    hidden_size: Any = 64
     num_layers: int | None = 1
     bidirectional: bool = True
     embedding_size: int = 100
-    vocab_size: int = 20_000
+    vocab_size: int = 30_000
     max_tokens: int = 400
     pooling: str = "mean_max"
     dropout: float = 0.2
-    embedding_dropout: float = 0.3
-    head_dropout: float = 0.3
-    word_dropout: float = 0.1
+    embedding_dropout: float = 0.5
+    head_dropout: float = 0.5
+    word_dropout: float = 0.2
     adversarial: float = 0.0
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     weight_decay: float = 0.0
     clip: float | None = 1.0
-    schedule: str = "constant"
-    warmup: float = 0.0
+    schedule: str = "linear"
+    warmup: float = 0.05
     batch_size: int = 64
-    max_epochs: int = 10
-    patience: int | None = 3
+    max_epochs: int | None = None
+    patience: int | None = 5
     monitor: str = "valid_accuracy"
     validation_fraction: float = 0.1
     accelerator: str = "auto"
@@ -174,6 +178,9 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 self.tokenizer_ = train_word_tokenizer(documents, plain(self.vocab_size))
                 saved.write_config(self, folder)
             train = Rows(encode(self.tokenizer_, documents, plain(self.max_tokens)), targets)
+            if self.max_epochs is None:
+                passes = math.ceil(ENOUGH_STEPS * plain(self.batch_size) / len(train))
+                settings = replace(settings, max_epochs=min(max(passes, FEWEST_EPOCHS), MOST_EPOCHS))
             valid = Rows(encode(self.tokenizer_, held, plain(self.max_tokens)), held_targets) if held else None
             with seeded(seed):
                 self.network_ = self._network()
@@ -305,7 +312,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             require_number(name, plain(getattr(self, name)), least=0, below=1)
         require_number("adversarial", plain(self.adversarial), least=0)
         poolings_named(self.pooling)
-        settings = FitSettings.of(self)
+        settings = FitSettings.of(self, **({} if self.max_epochs is not None else {"max_epochs": MOST_EPOCHS}))
         with seeded(0):  # a small one: what is wrong with the layers is said before any text is read
             TextNetwork(3, 2, **{name: plain(getattr(self, name)) for name in NETWORK} | {"embedding_size": 1})
         return settings

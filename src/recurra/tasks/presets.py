@@ -31,4 +31,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         "max_epochs": 10,
         "patience": 3,
     },
+    # The best on IMDB of those tried: wider, and trained against the worst nearby word vectors.
+    "best": {
+        "hidden_size": 128,
+        "embedding_size": 128,
+        "embedding_dropout": 0.4,
+        "adversarial": 5.0,
+        "max_epochs": 4,
+    },
 }

@@ -58,9 +58,9 @@ class FitSettings:
         require_name("accelerator", self.accelerator, ("auto", "cpu", "cuda", "mps"))
 
     @classmethod
-    def of(cls, source: object) -> "FitSettings":
-        """The settings among the attributes of an estimator."""
-        return cls(**{f.name: plain(getattr(source, f.name)) for f in fields(cls)})
+    def of(cls, source: object, **changes: Any) -> "FitSettings":
+        """The settings among the attributes of an estimator, some of them changed."""
+        return cls(**{f.name: plain(getattr(source, f.name)) for f in fields(cls)} | changes)
 
 
 def plain(value: Any) -> Any:
