@@ -1,14 +1,16 @@
 """Data by name or by path, and the command that lists the names."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from recurra.cli.main import app
-from recurra.data import CORPORA, Splits, TextTable, load_corpus, load_splits
+from recurra.data import CORPORA, Splits, TextTable, load_corpus, load_splits, read_docstrings
 from recurra.data.cache import write_json_lines
+from recurra.data.public import IMDB
 from recurra.data.table import splits_of
 from recurra.errors import DataError, EmptyTextError, MissingDataError, UnknownNameError
 
@@ -100,12 +102,53 @@ def test_the_fingerprint_is_of_content_alone() -> None:
     assert len({found.fingerprint for found in [same, *others]}) == 9
 
 
-def test_the_command_lists_the_table() -> None:
+@pytest.fixture
+def one_small_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    # By its name the module is not to be had as an attribute: recurra.data has the function of that name.
+    monkeypatch.setattr(sys.modules["recurra.data.docstrings"], "PACKAGES", ("typer",))
+
+
+def test_the_command_lists_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECURRA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("RECURRA_DATA", raising=False)
     shown = CliRunner().invoke(app, ["datasets"])
     assert shown.exit_code == 0
     for name, corpus in CORPORA.items():
         assert name in shown.stdout.splitlines()
         assert corpus.description in shown.stdout
+        assert f"  found        not yet; on first use: {corpus.absent}" in shown.stdout.splitlines()
     said = json.loads(CliRunner().invoke(app, ["datasets", "--json"]).stdout)
     assert said.keys() == CORPORA.keys()
     assert said["imdb"]["terms"] == CORPORA["imdb"].terms
+    assert {row["found"] for row in said.values()} == {None}
+
+
+@pytest.mark.usefixtures("one_small_package")
+def test_the_command_says_where_data_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(*arguments: str) -> str | None:
+        result = json.loads(CliRunner().invoke(app, ["datasets", "--json", *arguments]).stdout)["imdb"]["found"]
+        assert result is None or isinstance(result, str)
+        return result
+
+    monkeypatch.setenv("RECURRA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("RECURRA_DATA", str(tmp_path / "data"))
+    assert found() is None
+    cached = tmp_path / "cache" / f"imdb-{IMDB.md5[:8]}"
+    put_imdb(cached)
+    assert found() == str(cached)
+    put_imdb(tmp_path / "data" / "imdb")
+    assert found() == str(tmp_path / "data" / "imdb")
+    (tmp_path / "given").mkdir()
+    assert found("--data-dir", str(tmp_path / "given")) is None
+    shown = CliRunner().invoke(app, ["datasets", "--data-dir", str(tmp_path / "given")]).stdout
+    assert f"  found        not in {tmp_path / 'given'}" in shown.splitlines()
+    (tmp_path / "given" / IMDB.name).touch()
+    assert found("--data-dir", str(tmp_path / "given")) == str(tmp_path / "given" / IMDB.name)
+
+
+@pytest.mark.usefixtures("one_small_package")
+def test_the_embedded_corpus_is_found_once_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECURRA_CACHE", str(tmp_path))
+    assert CORPORA["docstrings"].find(None) is None
+    read_docstrings()
+    assert CORPORA["docstrings"].find(None) == next(tmp_path.iterdir())

@@ -1,30 +1,44 @@
 """``recurra datasets``: the corpora that are known by name."""
 
 import json as json_format
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+SHOWN = ("description", "task", "size", "origin", "terms")
 
-def datasets(json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
-    """The corpora that [bold]recurra train[/bold] knows by name: what they hold, and where they come from.
+
+def datasets(
+    data_dir: Annotated[Path | None, typer.Option(help="A folder to look for them in.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """The corpora that [bold]recurra train[/bold] knows by name: what they hold, their terms, and where they are.
+
+    They are looked for in --data-dir; without it in $RECURRA_DATA, and in the cache.
 
     [bold]Examples[/bold]
 
     recurra datasets
 
+    recurra datasets --data-dir FOLDER --json
+
     recurra train classify imdb --data-dir FOLDER
     """
-    from dataclasses import fields
+    from recurra.data.corpora import CORPORA
 
-    from recurra.data.corpora import CORPORA, Corpus
-
-    about = [field.name for field in fields(Corpus) if field.name != "load"]
-    found = {name: {key: getattr(corpus, key) for key in about} for name, corpus in CORPORA.items()}
+    found = {}
+    for name, corpus in CORPORA.items():
+        place = corpus.find(data_dir)
+        found[name] = {key: getattr(corpus, key) for key in SHOWN} | {"found": str(place) if place else None}
     if json:
         print(json_format.dumps(found, indent=1))
         return
-    for name, corpus in found.items():
+    for name, row in found.items():
         print(name)
-        for key, value in corpus.items():
-            print(f"  {key:12} {value}")
+        for key, value in row.items():
+            print(f"  {key:12} {value or _absent(CORPORA[name].absent, data_dir)}")
+
+
+def _absent(what: str, data_dir: Path | None) -> str:
+    return f"not in {data_dir}" if data_dir else f"not yet; on first use: {what}"

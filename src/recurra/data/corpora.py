@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from recurra.data.docstrings import docstrings
-from recurra.data.public import imdb
+from recurra.data.docstrings import docstrings, find_docstrings
+from recurra.data.public import find_imdb, imdb
 from recurra.data.table import Splits, read_table, splits_of
 from recurra.errors import DataError, MissingDataError, UnknownNameError, did_you_mean
 
@@ -20,7 +20,8 @@ class Corpus:
     Attributes:
         description: what the texts are. task: what is learnt from them. size: how much there is, in words.
         origin: where it comes from. terms: its licence, or what its publisher says in place of one.
-        load: reads it; it is given the folder where the files are, or None.
+        absent: what `load` does where nothing is found. find: the file or folder that `load` reads, or None.
+        load: reads it. Both are given the folder where the files are, or None.
     """
 
     description: str
@@ -28,6 +29,8 @@ class Corpus:
     size: str
     origin: str
     terms: str
+    absent: str
+    find: Callable[[Path | None], Path | None]
     load: Callable[[Path | None], Splits]
 
 
@@ -38,6 +41,8 @@ CORPORA = {
         size="some 28,000 texts of ten classes; it depends on what is installed",
         origin="embedded: read from the source of the standard library and the installed packages, and cached",
         terms="that of each package; nothing is redistributed",
+        absent="read from the sources, in a minute or so",
+        find=lambda _: find_docstrings(),
         load=lambda _: docstrings(),
     ),
     "imdb": Corpus(
@@ -46,6 +51,8 @@ CORPORA = {
         size="25,000 texts to train on, 25,000 to test with; 80 MB to download",
         origin="downloaded from ai.stanford.edu/~amaas/data/sentiment, or read from --data-dir or $RECURRA_DATA",
         terms="no licence stated; the publisher asks for a citation of Maas et al. 2011",
+        absent="downloaded: 80 MB",
+        find=find_imdb,
         load=imdb,
     ),
 }

@@ -139,7 +139,7 @@ def read_docstrings(
     if limit is not None and limit < 1:
         raise OptionError("limit must be positive", received=str(limit))
     sources = _sources(packages, roots)
-    cached = cache_folder() / f"docstrings-{_key(sources, limit)}.jsonl.gz"
+    cached = _cached(sources, limit)
     if cached.is_file():
         try:
             return [Docstring(**row) for row in read_json_lines(cached)]
@@ -151,6 +151,12 @@ def read_docstrings(
     for old in others[KEPT:]:
         old.unlink(missing_ok=True)
     return found
+
+
+def find_docstrings() -> Path | None:
+    """The cache that ``docstrings()`` would read; None: it would parse the sources."""
+    cached = _cached(_sources(None, None), None)
+    return cached if cached.is_file() else None
 
 
 class _Source(NamedTuple):
@@ -197,9 +203,10 @@ def _files(root: Path) -> Iterator[_Source]:
                 yield _Source(path.relative_to(root).as_posix(), path, state.st_size, state.st_mtime_ns)
 
 
-def _key(sources: dict[str, list[_Source]], limit: int | None) -> str:
+def _cached(sources: dict[str, list[_Source]], limit: int | None) -> Path:
     rows = [[name, str(file.path), file.size, file.changed] for name, files in sources.items() for file in files]
-    return hashlib.sha256(json.dumps([FORMAT, sys.version, MIN_WORDS, limit, rows]).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps([FORMAT, sys.version, MIN_WORDS, limit, rows]).encode()).hexdigest()
+    return cache_folder() / f"docstrings-{key[:16]}.jsonl.gz"
 
 
 def _parsed(sources: dict[str, list[_Source]], limit: int | None) -> list[Docstring]:

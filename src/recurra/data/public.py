@@ -41,34 +41,42 @@ def imdb(data_dir: Path | None = None, *, published: Published = IMDB) -> Splits
         MissingDataError: it is not there, or cannot be downloaded. ChecksumError: the archive is another file.
         DataError: the files are damaged.
     """
-    cached = cache_folder() / f"imdb-{published.md5[:8]}"
-    given = data_dir or os.environ.get("RECURRA_DATA")
-    found = _found(Path(given), cached, published) if given else None
-    if found:
-        return found
-    if data_dir:
+    found, cached = find_imdb(data_dir, published=published), _cached(published)
+    if found is None and data_dir:
         raise MissingDataError("imdb is not in the folder given", received=str(data_dir), instead=FORMS)
-    if not _has_tables(cached):
+    if found is None:
         archive = download(published, cached)
         _unpack(archive, cached)
         archive.unlink()  # the tables hold all that is read of it
-    return _of_tables(cached)
+        return _of_tables(cached)
+    if found.is_file():
+        require_sum(found, published)
+        if not _has_tables(cached):
+            _unpack(found, cached)
+        return _of_tables(cached)
+    return _of_tables(found) if _has_tables(found) else _of_folder(found)
 
 
-def _found(folder: Path, cached: Path, published: Published) -> Splits | None:
-    for place in (folder, folder / "imdb"):
+def find_imdb(data_dir: Path | None = None, *, published: Published = IMDB) -> Path | None:
+    """The archive or the folder that :func:`imdb` would read; None: it would have to be downloaded.
+
+    Args:
+        data_dir: see :func:`imdb`; with it, nowhere else is looked.
+    """
+    given, cached = data_dir or os.environ.get("RECURRA_DATA"), _cached(published)
+    for place in (Path(given), Path(given) / "imdb") if given else ():
         if _has_tables(place):
-            return _of_tables(place)
+            return place
         for root in (place, place / "aclImdb"):
             if all((root / split / name).is_dir() for split in SPLITS for name in CLASSES):
-                return _of_folder(root)
-        archive = place / published.name
-        if archive.is_file():
-            require_sum(archive, published)
-            if not _has_tables(cached):
-                _unpack(archive, cached)
-            return _of_tables(cached)
-    return None
+                return root
+        if (place / published.name).is_file():
+            return place / published.name
+    return cached if not data_dir and _has_tables(cached) else None
+
+
+def _cached(published: Published) -> Path:
+    return cache_folder() / f"imdb-{published.md5[:8]}"
 
 
 def _has_tables(folder: Path) -> bool:
