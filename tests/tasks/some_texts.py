@@ -16,6 +16,14 @@ SMALL = {
     "batch_size": 16,
     "validation_fraction": 0.2,
     "random_state": 0,
+    # Apart from TextClassifier's defaults, which may change with what is found to be better.
+    "embedding_dropout": 0.3,
+    "head_dropout": 0.3,
+    "word_dropout": 0.1,
+    "learning_rate": 1e-3,
+    "schedule": "constant",
+    "warmup": 0.0,
+    "patience": 3,
 }
 GOOD, BAD = ["fine", "lovely", "warm", "witty", "bright"], ["dull", "flat", "cold", "tired", "grim"]
 NEUTRAL = ["the", "a", "film", "plot", "actor", "scene", "and", "it", "was", "of"]

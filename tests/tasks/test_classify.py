@@ -462,3 +462,10 @@ def test_texts_and_labels_that_cannot_be_evaluated(fitted):
 
 def test_words_never_seen_are_unknown_words(fitted):
     np.testing.assert_array_equal(fitted.predict_proba(["zyx wvu"]), fitted.predict_proba(["日本 tsr"]))
+
+
+def test_epochs_left_open_are_enough_steps_for_a_small_table():
+    classifier = TextClassifier(**SMALL | {"max_epochs": None, "hidden_size": 2, "batch_size": 4, "patience": None})
+    classifier.fit(TEXTS, LABELS)
+    assert len(classifier.history_) == 32  # 32 batches of 4 a pass: 1,000 steps
+    assert classifier.score(TEXTS, LABELS) > 0.9
