@@ -10,6 +10,7 @@ from recurra.errors import (
     CellDefinitionError,
     InputShapeError,
     LengthsError,
+    NaNInputError,
     OptionError,
     ResetError,
     StateShapeError,
@@ -135,3 +136,13 @@ def test_bad_arguments_say_what_to_do(name):
     call, error, message = BAD[name]
     with pytest.raises(error, match=message):
         call()
+
+
+def test_nan_of_the_weights_is_not_blamed_on_the_input():
+    net, x = Recurrent("lstm", D, H, 2), torch.randn(B, T, D)
+    with torch.no_grad():
+        net.cells()[0].bias.fill_(float("nan"))
+    assert net(x)[0].isnan().all()
+    x[0, 1, 2] = float("nan")
+    with pytest.raises(NaNInputError, match=r"frame 1 of sequence 0"):
+        net(x)

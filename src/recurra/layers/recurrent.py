@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from recurra.cells import Cell, cell_named
-from recurra.engine import scan
+from recurra.engine import options, scan
 from recurra.errors import CellDefinitionError, OptionError, ResetError, StateShapeError
 
 MakeCell = str | type[Cell[Any]] | Callable[[int, int], Cell[Any]]
@@ -117,10 +117,13 @@ class Recurrent(nn.Module):
             before = LayerState(None) if state is None else LayerState(*state[i])
             if i:
                 frames = nn.functional.dropout(frames, self.dropout, self.training)
-            runs = [
-                scan(cell, frames, start, lengths=lengths, reset=reset, reverse=bool(k), return_states=return_states)
-                for k, (cell, start) in enumerate(zip(cells, before, strict=False))
-            ]
+            with options(check_nan=False if i else None):  # NaN in a deeper layer is of the weights, not of the input
+                runs = [
+                    scan(
+                        cell, frames, start, lengths=lengths, reset=reset, reverse=bool(k), return_states=return_states
+                    )
+                    for k, (cell, start) in enumerate(zip(cells, before, strict=False))
+                ]
             frames = torch.cat([run[0] for run in runs], -1) if len(runs) > 1 else runs[0][0]
             last.append(LayerState(*(run[1] for run in runs)))
             if return_states:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from recurra.engine import options
 from recurra.errors import UnknownNameError
 from recurra.layers import Recurrent
 
@@ -119,6 +120,7 @@ class TextNetwork(nn.Module):
 
     def scores(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Scores ``(B, classes)`` of word vectors ``(B, T, D)``."""
-        y, _ = self.recurrent(x, lengths=lengths)
+        with options(check_nan=False):  # words hold no NaN: it would be of the weights, and the loss then tells
+            y, _ = self.recurrent(x, lengths=lengths)
         pooled = torch.cat([pool(y, lengths, self.forward_width) for pool in self.pools], dim=-1)
         return self.head(self.head_dropout(pooled))  # type: ignore[no-any-return]
