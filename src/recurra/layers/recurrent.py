@@ -112,12 +112,13 @@ class Recurrent(nn.Module):
             if not isinstance(reset, Tensor) or reset.dim() != 2:
                 raise ResetError("reset must be (B, T) and of dtype bool", received=str(getattr(reset, "shape", reset)))
             reset = reset.t()
+        common: dict[str, Any] = {"lengths": lengths, "reset": reset, "return_states": return_states}
         frames, last, every = _swap(x) if self.batch_first else x, [], []
         for i, cells in enumerate(self._stack()):
             before = LayerState(None) if state is None else LayerState(*state[i])
             if i:
                 frames = nn.functional.dropout(frames, self.dropout, self.training)
-            with options(check_nan=False if i else None):  # NaN in a deeper layer is of the weights, not of the input
+            with options(check_nan=False if i else None):  # deeper, NaN is of the weights
                 runs = [
                     scan(
                         cell, frames, start, lengths=lengths, reset=reset, reverse=bool(k), return_states=return_states

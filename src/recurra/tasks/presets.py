@@ -23,13 +23,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         "adversarial": 0.0,
         "learning_rate": 1e-3,
         "weight_decay": 0.0,
-        "clip": None,
+        "clip": 1.0,
         "schedule": "constant",
         "warmup": 0.0,
         "batch_size": 64,
         "validation_fraction": 0.2,
         "max_epochs": 10,
-        "patience": 3,
+        "patience": 2,
     },
     # The best on IMDB of those tried: wider, and trained against the worst nearby word vectors.
     "best": {
