@@ -120,9 +120,7 @@ class Recurrent(nn.Module):
                 frames = nn.functional.dropout(frames, self.dropout, self.training)
             with options(check_nan=False if i else None):  # deeper, NaN is of the weights
                 runs = [
-                    scan(
-                        cell, frames, start, lengths=lengths, reset=reset, reverse=bool(k), return_states=return_states
-                    )
+                    scan(cell, frames, start, reverse=bool(k), **common)
                     for k, (cell, start) in enumerate(zip(cells, before, strict=False))
                 ]
             frames = torch.cat([run[0] for run in runs], -1) if len(runs) > 1 else runs[0][0]
