@@ -9,7 +9,7 @@ import torch
 
 import recurra
 from recurra.cells import CELLS, GRUCell, LSTMCell, LSTMState, RNNCell
-from recurra.engine import executors, explain, options, plan_for, scan
+from recurra.engine import executors, explain, options, plan_for, program, scan
 from recurra.errors import (
     ExecutorError,
     InputShapeError,
@@ -231,6 +231,18 @@ def test_inference_mode_and_no_grad(cell, x):
                 y, _ = scan(cell, x)
             assert not y.requires_grad
             assert_within_eps(y, expected.double())
+
+
+def test_without_gradients_nothing_is_kept(monkeypatch):
+    cell, x, kept = GRUCell(D, H), torch.randn(T, B, D), []
+    run = program.Program.run
+    monkeypatch.setattr(program.Program, "run", lambda self, **k: kept.append(tuple(k["keep"])) or run(self, **k))
+    with options(executor="staged"):
+        scan(cell, x)
+        with torch.no_grad():
+            scan(cell, x)
+    assert kept[0]
+    assert not kept[1]
 
 
 def test_autocast_keeps_the_dtype_of_the_weights(cell, x):

@@ -303,6 +303,8 @@ def run(request: Request, save: str | int) -> Result:
         [frames.sort(c) for c in request.constants],
     ]
     tensors = [_raised(v, work) for part in parts for v in part] + weights
+    if not torch.is_grad_enabled():  # autograd would still say that weights need a gradient, and all would be kept
+        tensors = [t.detach() for t in tensors]
     counts = (*map(len, parts), len(weights))
     job = _Job(derived, frames, resets, request.return_states, save, counts)
     outputs = [o.to(dtype) if o.dtype == work else o for o in _Scan.apply(job, *tensors)]
