@@ -3,13 +3,13 @@
 import importlib
 import os
 import sys
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from typer.core import TyperGroup
 from typer.main import get_command
-from typing_extensions import override
 
 from recurra import __version__
 from recurra.errors import RecurraError
@@ -27,27 +27,32 @@ COMMANDS = {
 }
 
 
-class LazyGroup(TyperGroup):
-    """Finds commands in the table, and imports a command's file when it is asked for."""
+class Commands(Mapping[str, Any]):
+    """The commands of the table; looking one up imports its file."""
 
-    @override
-    def list_commands(self, ctx: Any) -> list[str]:
-        """All names, in the table's order."""
-        return [*COMMANDS]
-
-    @override
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command of that name, or None."""
-        if cmd_name not in COMMANDS:
-            return None
-        module, attribute = COMMANDS[cmd_name].split(":")
+    def __getitem__(self, name: str) -> Any:
+        module, attribute = COMMANDS[name].split(":")
         found = getattr(importlib.import_module(module), attribute)
         if not isinstance(found, typer.Typer):
             function, found = found, typer.Typer(add_completion=False, rich_markup_mode="rich")
-            found.command(cmd_name)(function)
+            found.command(name)(function)
         command = get_command(found)
-        command.name = cmd_name
+        command.name = name
         return command
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+class LazyGroup(TyperGroup):
+    """A group whose commands are the table's."""
+
+    def __init__(self, **options: Any):
+        super().__init__(**options)
+        self.commands = Commands()  # type: ignore[assignment]  # nothing adds to it
 
 
 app = typer.Typer(
