@@ -118,8 +118,8 @@ class Builder:
         return Expr(self, self.add("leaf", (), shape, (role, name)))
 
     def const(self, value: float | int | bool) -> "Expr":
-        """A number."""
-        return Expr(self, self.add("const", (), (), value))
+        """A number; always a float, because 1 and 1.0 would be one node, of the type that came first."""
+        return Expr(self, self.add("const", (), (), float(value)))
 
     def full(self, value: float, shape: Shape) -> "Expr":
         """A tensor of one number, the same for each row."""
