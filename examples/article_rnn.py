@@ -74,10 +74,10 @@ def main():
     x = random.uniform(-1, 1, (30, 64, 1))
     target = np.concatenate([np.zeros((3, 64, 1)), x[:-3]])
     net = ArticleRNN(D=1, H=32, K=1)
-    for step in range(1001):
+    for step in range(401):
         y, _ = net.forward(x)
         loss, dy = mean_squared_error(y, target)
-        if step % 200 == 0:
+        if step % 100 == 0:
             print(f"step {step:4}  mean squared error {loss:.4f}")
         net.descend(net.backward(dy), rate=0.3)
 
