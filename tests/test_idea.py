@@ -7,13 +7,15 @@ import textwrap
 import idea
 
 from recurra.engine.derive import derive
+from recurra.engine.plan import EXECUTORS
 from recurra.steps.stages import Stage
 
 
 def test_it_can_be_drawn_of_what_the_engine_derives_today():
     figure = idea.draw()  # fails where the engine derives another graph
     shown = {text.get_text() for ax in figure.axes for text in ax.texts}
-    assert {*map(str.upper, (s.value for s in Stage)), "1 GEMM over T × B rows", "torch", "staged"} <= shown
+    assert {*map(str.upper, (s.value for s in Stage)), "1 GEMM over T × B rows", *EXECUTORS} <= shown
+    assert {executor.what for executor in EXECUTORS.values()} <= shown
 
 
 def test_its_code_is_the_cells_own():
