@@ -82,6 +82,9 @@ class Cell(nn.Module, ABC, Generic[S]):
     State: ClassVar[type]
     Constants: ClassVar[type | None] = None
     Input: ClassVar[type | None] = None
+    # Which biases set how long a unit remembers, and the sign with which the logarithm of that time enters each gate
+    # block: recurra.chrono reads it.
+    memory: ClassVar[Mapping[str, tuple[int, ...]]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

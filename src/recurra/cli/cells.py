@@ -30,7 +30,7 @@ def cells(json: Annotated[bool, typer.Option("--json", help="Print one JSON obje
             {
                 "name": name,
                 "class": kind.__name__,
-                "about": (kind.__doc__ or "").strip().split(" (")[0],
+                "about": (kind.__doc__ or "").strip().split(" (")[0].split(":")[0],
                 "state": {leaf: show(shape) for leaf, shape in cell.state_shapes.items()},
                 "parameters_at_128": sum(p.numel() for p in cell.parameters()),
                 "gemm_depth": found.gemm_depth,

@@ -14,6 +14,7 @@ from recurra.engine.derive import derive
 from recurra.engine.options import current_options
 from recurra.engine.request import Request, Result
 from recurra.errors import ExecutorError, UnderivableStepError, UnknownNameError
+from recurra.steps.stages import Linearity
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,16 @@ def _staged_refusal(request: Request) -> str:
         derive(request.cell)
     except UnderivableStepError as refusal:
         return str(refusal).splitlines()[0] + f" ({_received(refusal)})"
+    return ""
+
+
+def _associative_refusal(request: Request) -> str:
+    if why := _staged_refusal(request):
+        return why
+    if derive(request.cell).forward.staged.linearity is not Linearity.DIAGONAL:
+        return "the recurrence is not linear in its state, unit by unit"
+    if not request.T or not request.B:
+        return "there is no frame to run"
     return ""
 
 
@@ -56,6 +67,12 @@ EXECUTORS: dict[str, Executor] = {
     e.name: e
     for e in (
         Executor("torch", "the kernels behind torch.nn", _vendor_refusal, vendor.run),
+        Executor(
+            "associative",
+            "the stages, with the recurrence solved in parallel over time",
+            _associative_refusal,
+            lambda r, save: staged.run(r, save, parallel=True),
+        ),
         Executor("staged", "the derived stages in torch operations", _staged_refusal, staged.run),
         Executor("reference", "the plain loop over cell.step", lambda request: "", lambda r, save: reference.run(r)),
     )
