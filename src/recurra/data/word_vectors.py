@@ -61,5 +61,7 @@ def cooccurrence_vectors(
     rank = min(width, vocabulary - 1)
     left, strength, _ = randomized_svd(matrix, rank, n_iter=4, random_state=seed)
     found[:, :rank] = left * np.sqrt(strength)
-    scale = np.sqrt(np.mean(found[total > 0] ** 2)) if total.any() else 0.0
+    seen = total > 0
+    found[~seen] = 0  # and not what rounding left
+    scale = np.sqrt(np.mean(found[seen] ** 2)) if seen.any() else 0.0
     return found / scale if scale else found
