@@ -6,6 +6,7 @@ from recurra.data.docstrings import docstrings, read_docstrings
 from recurra.data.public import imdb
 from recurra.data.table import Splits, TextTable, read_table
 from recurra.data.vocabulary import encode, train_word_tokenizer
+from recurra.data.word_vectors import cooccurrence_vectors
 
 __all__ = [
     "CORPORA",
@@ -15,6 +16,7 @@ __all__ = [
     "Splits",
     "TextTable",
     "collate",
+    "cooccurrence_vectors",
     "docstrings",
     "encode",
     "imdb",
