@@ -121,11 +121,10 @@ def _states(state: dict[str, str]) -> str:
 
 def _markdown(text: str) -> str:
     """reStructuredText of a docstring as Markdown: mathematics, roles and literals."""
-    text = re.sub(
-        r"\.\. math::\n((?:    .*\n?)+)", lambda m: f"```math\n{_aligned(inspect.cleandoc(m[1]))}\n```\n", text
-    )
     text = re.sub(r":math:`([^`]*)`", r"$`\1`$", text)
-    return re.sub(r":\w+:`~?([^`]*)`", r"`\1`", text).replace("``", "`").strip()
+    text = re.sub(r":\w+:`~?([^`]*)`", r"`\1`", text).replace("``", "`")
+    fence = lambda m: f"```math\n{_aligned(inspect.cleandoc(m[1]))}\n```\n"
+    return re.sub(r"\.\. math::\n((?:    .*\n?)+)", fence, text).strip()
 
 
 def _aligned(equations: str) -> str:

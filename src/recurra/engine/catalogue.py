@@ -1,4 +1,4 @@
-"""Every cell of the table with what the engine finds in it: ``recurra cells`` and the page of cells are made of this."""
+"""Every cell of the table, with what the engine finds in it: what ``recurra cells`` and docs/cells.md show."""
 
 import re
 from dataclasses import asdict, dataclass
@@ -43,8 +43,8 @@ def catalogue() -> list[Entry]:
 
     Example:
         >>> entry = catalogue()[1]
-        >>> entry.name, entry.about, entry.paper, entry.state, entry.linear
-        ('lstm', 'Long short-term memory', 'Hochreiter & Schmidhuber, 1997; forget gate: Gers et al., 2000', ...
+        >>> entry.name, entry.about, entry.state, entry.linear
+        ('lstm', 'Long short-term memory', {'h': '(H)', 'c': '(H)'}, False)
     """
     entries = []
     for name, kind in CELLS.items():
