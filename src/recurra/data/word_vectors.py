@@ -45,7 +45,7 @@ def cooccurrence_vectors(
     if width < 1 or window < 1:
         raise OptionError("width and window must be positive", received=f"width={width}, window={window}")
     gap = np.full(window, PAD_ID, dtype=np.int32)  # between texts, so that no pair spans two
-    enough = np.searchsorted(np.cumsum([len(text) for text in texts]), MOST_WORDS) + 1
+    enough = int(np.searchsorted(np.cumsum([len(text) for text in texts]), MOST_WORDS)) + 1
     words = np.concatenate([part for text in texts[:enough] for part in (text, gap)])
     counts = sparse.csr_matrix((vocabulary, vocabulary))
     for distance in range(1, window + 1):
