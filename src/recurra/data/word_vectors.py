@@ -10,6 +10,7 @@ from sklearn.utils.extmath import randomized_svd
 from recurra.data.vocabulary import PAD_ID, Ids
 from recurra.errors import OptionError
 
+MOST_WORDS = 20_000_000  # are counted; more would take gigabytes and change little
 Vectors = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -23,7 +24,7 @@ def cooccurrence_vectors(
     (Levy, Goldberg & Dagan, 2015, sections 3 and 5).
 
     Args:
-        texts: word ids of each text.
+        texts: word ids of each text; those beyond the first 20 million words are left out.
         vocabulary: V; ids are below it.
         width: D; where there are fewer dimensions than that, the rest is zero.
         window: how far apart two words may be.
@@ -44,7 +45,8 @@ def cooccurrence_vectors(
     if width < 1 or window < 1:
         raise OptionError("width and window must be positive", received=f"width={width}, window={window}")
     gap = np.full(window, PAD_ID, dtype=np.int32)  # between texts, so that no pair spans two
-    words = np.concatenate([part for text in texts for part in (text, gap)])
+    enough = int(np.searchsorted(np.cumsum([len(text) for text in texts]), MOST_WORDS)) + 1
+    words = np.concatenate([part for text in texts[:enough] for part in (text, gap)])
     counts = sparse.csr_matrix((vocabulary, vocabulary))
     for distance in range(1, window + 1):
         left, right = words[:-distance], words[distance:]

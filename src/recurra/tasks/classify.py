@@ -52,8 +52,8 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         num_layers: L, recurrent layers; None where `hidden_size` gives one number a layer.
         bidirectional: read from both ends.
         embedding_size: D, the width of a word's vector.
-        word_vectors: how they begin: ``"random"``, or ``"cooccurrence"``: from the words that stand nearby in the
-            training texts (:func:`recurra.data.cooccurrence_vectors`), a minute or so for some million words.
+        word_vectors: how they begin: ``"cooccurrence"``, from the words that stand nearby in the training texts
+            (:func:`recurra.data.cooccurrence_vectors`; half a minute for six million words), or ``"random"``.
         vocab_size: V, at most so many words, the most frequent of the training texts.
         max_tokens: read the last so many words of a text.
         pooling: what is read off the frames: ``"last"`` (the last valid frame), ``"mean"``, ``"max"``, or several
@@ -91,7 +91,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     num_layers: int | None = 1
     bidirectional: bool = True
     embedding_size: int = 100
-    word_vectors: str = "random"
+    word_vectors: str = "cooccurrence"
     vocab_size: int = 30_000
     max_tokens: int = 400
     pooling: str = "mean_max"

@@ -32,7 +32,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "max_epochs": 10,
         "patience": 2,
     },
-    # The best on IMDB of those tried: the defaults, trained against the worst nearby word vectors too.
+    # The best on IMDB of those tried: the defaults, and training against the worst nearby word vectors.
     "best": {
         "adversarial": 5.0,
         "max_epochs": 5,
