@@ -1,16 +1,19 @@
 """Fit a network: Lightning's loop, with our checkpoints."""
 
+import os
 import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from recurra.errors import RunFolderError
+from recurra.train import ranks
 from recurra.train.callbacks import Epoch, KeepEpochs, ShowProgress
 from recurra.train.checkpoint import SafeCheckpointIO, load
 from recurra.train.module import FitModule, Objective
@@ -43,21 +46,27 @@ def fit(
     network is made. At each epoch's end everything that the rest of the training depends on is written to
     `checkpoints`, so a training that was stopped and resumed gives the weights of an unbroken one, bit for bit.
 
+    In each process that torchrun starts, call it with the same arguments: each batch is drawn as one, its rows are
+    divided among the processes, and the gradients weighted by them, so that without random numbers (dropout at 0) the
+    weights are those of one process, but for rounding. The first process alone writes and prints.
+
     Args:
         network: what is trained.
         objective: ``(network, batch) -> Step``.
-        train_batches: a DataLoader that draws from its own generator, not from torch's global one.
+        train_batches: a DataLoader that draws from its own generator, not from torch's global one; its sampler gives
+            lists of rows.
         valid_batches: the same of held-out data; None: no validation, and the last epoch counts as the best.
         settings: how.
         checkpoints: the folder of ``last.safetensors`` and ``best.safetensors``.
-        resume: go on from ``last.safetensors``.
+        resume: go on from ``last.safetensors``. The number of processes may be another; where random numbers are drawn,
+            the weights are then others than those of the unbroken training.
         progress: show a bar and the figures of each epoch on stderr.
 
     Raises:
         DivergedError: the loss became NaN or infinite. RunFolderError: the checkpoint to resume from is not usable.
         KeyboardInterrupt: Ctrl-C; its message says what can be resumed.
     """
-    shown = ShowProgress(settings.max_epochs) if progress else None
+    shown = ShowProgress(settings.max_epochs) if progress and ranks.rank() == 0 else None
     epochs = KeepEpochs(
         checkpoints,
         settings.monitor if valid_batches is not None else None,
@@ -68,13 +77,11 @@ def fit(
     module = FitModule(network, objective, settings)
     with quiet_lightning():
         trainer = Trainer(
+            **_processes(),
             accelerator=settings.accelerator,
-            devices=1,
             max_epochs=settings.max_epochs,
             gradient_clip_val=settings.clip,
             callbacks=callbacks,
-            # LightningEnvironment: inside of a SLURM job Lightning would otherwise take its checkpoints from there.
-            plugins=[SafeCheckpointIO(), LightningEnvironment()],
             logger=False,
             enable_checkpointing=True,
             enable_progress_bar=False,
@@ -84,11 +91,12 @@ def fit(
             inference_mode=False,
         )
         try:
-            _run(trainer, module, train_batches, valid_batches, epochs, resume)
+            valid_shares = ranks.shared(valid_batches) if valid_batches is not None else None
+            _run(trainer, module, ranks.shared(train_batches), valid_shares, epochs, resume)
         finally:
             if shown:
                 shown.close()
-    best = load(epochs.best)
+    best = ranks.by_first(lambda: load(epochs.best))
     if best["epoch"] + 1 != epochs.best_epoch:
         raise RunFolderError(
             f"{epochs.best.name} is of epoch {best['epoch'] + 1}, but the best one was {epochs.best_epoch}",
@@ -98,6 +106,20 @@ def fit(
     module.load_state_dict(best["state_dict"])
     network.to("cpu").eval()
     return Fitted(epochs.history, epochs.best_epoch)
+
+
+def _processes() -> dict[str, Any]:
+    """The arguments of Trainer that say which processes train."""
+    if ranks.count() == 1:
+        # LightningEnvironment: inside of a SLURM job Lightning would otherwise take its checkpoints from there.
+        return {"devices": 1, "plugins": [SafeCheckpointIO(), LightningEnvironment()]}
+    return {
+        "strategy": "ddp",
+        "devices": int(os.environ["LOCAL_WORLD_SIZE"]),
+        "num_nodes": int(os.environ["GROUP_WORLD_SIZE"]),
+        "use_distributed_sampler": False,  # batches are divided already: see ranks.shared
+        "plugins": [SafeCheckpointIO(), TorchElasticEnvironment()],
+    }
 
 
 def _run(
