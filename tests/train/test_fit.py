@@ -121,7 +121,9 @@ def test_resuming_another_network_is_refused(tmp_path):
     from recurra.train.checkpoint import save
 
     save(state, tmp_path / "last.safetensors")
-    with pytest.raises(RunFolderError, match=r"of another network\n.*network.0.weight: \(7, 5\)\n.*\(20, 5\)"):
+    with pytest.raises(
+        RunFolderError, match=r"of another network\n.*'network.0.weight': \(7, 5\) of torch.float32\n.*\(20, 5\)"
+    ):
         train(tmp_path, resume=True, max_epochs=9)
 
 

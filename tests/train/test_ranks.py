@@ -39,6 +39,7 @@ def two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
     done = torchrun(str(HERE / "together.py"), str(folder), cwd=folder)
     assert done.returncode == 0, done.stderr
+    (folder / "stdout").write_text(done.stdout)
     (folder / "stderr").write_text(done.stderr)
     return folder
 
@@ -84,6 +85,18 @@ def test_each_process_draws_its_own_random_numbers(two):
     (other,) = state["others"]
     assert not torch.equal(state["random"]["torch"], other["torch"])
     assert state["random"]["python"] != other["python"]
+
+
+def test_data_that_differ_from_process_to_process_are_refused(two):
+    assert not (two / "different").exists()  # that each of them raised, together.py asserts
+
+
+def test_the_command_line_trains_in_two_processes_and_reports_in_one(two):
+    lines = (two / "stdout").read_text().splitlines()
+    assert [line.split()[0] for line in lines] == ["data", "run", "best", "test", "report", "next"]
+    metrics = read_json(two / "runs/reviews-lstm/metrics.json")
+    assert f"{metrics['test']['accuracy']:.4f} on 33 texts" in lines[3]
+    assert [p.name for p in (two / "runs").iterdir()] == ["reviews-lstm"]
 
 
 def test_only_the_first_process_prints_and_writes(two):

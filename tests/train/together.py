@@ -3,12 +3,16 @@
 What they leave is compared by test_ranks.py.
 """
 
+import os
 import sys
 from pathlib import Path
 
 from some_texts import SMALL, reviews
 
+from recurra.cli.main import main as recurra
+from recurra.errors import DataError
 from recurra.tasks import TextClassifier, classify
+from recurra.train import ranks
 
 # The last batch of an epoch has one row, fewer than there are processes; so has the last one of the held-out texts.
 TEXTS, LABELS = reviews(33)
@@ -41,13 +45,39 @@ def train(folder, chosen, *, stop_after=None, **options):
         classify.cross_entropy = objective
 
 
+def command_line(folder):
+    """The same by the command, of a table."""
+    with (folder / "reviews.csv").open("w", encoding="utf-8") as file:
+        file.writelines(["text,label\n", *(f"{text},{label}\n" for text, label in zip(TEXTS, LABELS, strict=True))])
+    chosen = ["--hidden-size", "8", "--embedding-size", "8", "--epochs", "1", "--test", "reviews.csv"]
+    os.chdir(folder)
+    sys.argv = ["recurra", "train", "classify", "reviews.csv", *chosen]
+    try:
+        recurra()
+    except SystemExit as end:
+        assert not end.code, end.code
+
+
+def different_data(folder):
+    """What differs from process to process cannot be learnt from."""
+    rank = ranks.rank()
+    try:
+        TextClassifier(**STILL).fit(TEXTS[rank:], LABELS[rank:], run_dir=folder / "different")
+    except DataError as error:
+        assert "the processes of torchrun were given different data" in str(error), error
+    else:
+        raise AssertionError("different data were let through")
+
+
 def main(folder):
-    """Four runs: whole, and cut in the third epoch; without random numbers, and with them."""
+    """Runs that are whole, and cut in the third epoch; without random numbers, and with them; and by the command."""
     train(folder / "still", STILL)
     train(folder / "still-cut", STILL, stop_after=2 * STEPS + 1)
     train(folder / "random", RANDOM)
     train(folder / "random-cut", RANDOM, stop_after=2 * STEPS + 1)
     train(folder / "random-cut", RANDOM, resume=True)
+    different_data(folder)
+    command_line(folder)
 
 
 if __name__ == "__main__":

@@ -106,8 +106,9 @@ def tokenizer_of(folder: RunFolder) -> Tokenizer:
         raise RunFolderError(f"{folder.tokenizer} is damaged: no vocabulary of words numbered from 0", instead=AGAIN)
     try:
         tokenizer = word_tokenizer(words)
-    except UnicodeEncodeError as error:  # JSON can write half of a character, which is no text
-        raise RunFolderError(f"{folder.tokenizer} is damaged: a word", received=str(error), instead=AGAIN) from error
+    except TypeError as error:  # JSON can write half of a character, which is no text
+        said = str(error)[:200]
+        raise RunFolderError(f"{folder.tokenizer} is damaged: a word", received=said, instead=AGAIN) from error
     # Only the words are taken from the file: a pattern in it could take forever, and padding in it all memory.
     if parse_json(tokenizer.to_str()) != document:
         raise RunFolderError(
@@ -153,7 +154,8 @@ def load(cls: "type[Found]", folder: RunFolder, cells: Iterable[Any]) -> "Found"
             classifier._checked()
             network = classifier._network()
     except (OptionError, UnknownNameError, TypeError, AttributeError, OverflowError, RuntimeError) as error:
-        raise RunFolderError(f"{folder.config} is damaged: a setting", received=str(error), instead=AGAIN) from error
+        said = str(error)[:500]  # torch adds its stack
+        raise RunFolderError(f"{folder.config} is damaged: a setting", received=said, instead=AGAIN) from error
     weights = folder.read_weights(network.state_dict())
     network.load_state_dict(weights, assign=True)
     classifier.network_ = network.requires_grad_().eval()

@@ -2,6 +2,7 @@
 
 import json
 import reprlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,15 @@ def load(path: Path, largest: int = 3 * LARGEST_WEIGHTS) -> dict[str, Any]:
 
 
 class SafeCheckpointIO(CheckpointIO):
-    """Lightning's checkpoints through :func:`save` and :func:`load`."""
+    """Lightning's checkpoints through :func:`save` and :func:`load`.
+
+    Args:
+        check: called with what was read, before Lightning takes it; it raises where that is not to be used.
+        largest: bytes that a checkpoint's tensors may take.
+    """
+
+    def __init__(self, check: Callable[[dict[str, Any]], None], largest: int):
+        self.check, self.largest = check, largest
 
     @override
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
@@ -84,7 +93,9 @@ class SafeCheckpointIO(CheckpointIO):
     @override
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Read a trainer's state onto the CPU: Lightning moves it to the device. Nothing is ever unpickled."""
-        return ranks.by_first(lambda: load(Path(path)))
+        found = ranks.by_first(lambda: load(Path(path), self.largest))
+        self.check(found)
+        return found
 
     @override
     def remove_checkpoint(self, path: Any) -> None:

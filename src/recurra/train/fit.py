@@ -15,10 +15,12 @@ from torch import nn
 from recurra.errors import RunFolderError
 from recurra.train import ranks
 from recurra.train.callbacks import Epoch, KeepEpochs, ShowProgress
-from recurra.train.checkpoint import SafeCheckpointIO, load
+from recurra.train.checkpoint import SafeCheckpointIO
 from recurra.train.module import FitModule, Objective
 from recurra.train.quiet import quiet_lightning
+from recurra.train.resumable import require_resumable
 from recurra.train.settings import FitSettings
+from recurra.train.untrusted import LARGEST_JSON
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,14 @@ def fit(
     )
     callbacks: list[Callback] = [epochs, shown] if shown else [epochs]
     module = FitModule(network, objective, settings)
+    held = sum(v.numel() * v.element_size() for v in network.state_dict().values())
+    checkpoint_io = SafeCheckpointIO(
+        lambda found: require_resumable(found, module.untrained(), epochs.monitor),
+        largest=4 * held + LARGEST_JSON,  # Adam keeps two numbers beside each weight; the rest is small
+    )
     with quiet_lightning():
         trainer = Trainer(
-            **_processes(),
+            **_processes(checkpoint_io),
             accelerator=settings.accelerator,
             max_epochs=settings.max_epochs,
             gradient_clip_val=settings.clip,
@@ -96,7 +103,7 @@ def fit(
         finally:
             if shown:
                 shown.close()
-    best = ranks.by_first(lambda: load(epochs.best))
+    best = checkpoint_io.load_checkpoint(epochs.best)
     if best["epoch"] + 1 != epochs.best_epoch:
         raise RunFolderError(
             f"{epochs.best.name} is of epoch {best['epoch'] + 1}, but the best one was {epochs.best_epoch}",
@@ -108,17 +115,17 @@ def fit(
     return Fitted(epochs.history, epochs.best_epoch)
 
 
-def _processes() -> dict[str, Any]:
+def _processes(checkpoint_io: SafeCheckpointIO) -> dict[str, Any]:
     """The arguments of Trainer that say which processes train."""
     if ranks.count() == 1:
         # LightningEnvironment: inside of a SLURM job Lightning would otherwise take its checkpoints from there.
-        return {"devices": 1, "plugins": [SafeCheckpointIO(), LightningEnvironment()]}
+        return {"devices": 1, "plugins": [checkpoint_io, LightningEnvironment()]}
     return {
         "strategy": "ddp",
         "devices": int(os.environ["LOCAL_WORLD_SIZE"]),
         "num_nodes": int(os.environ["GROUP_WORLD_SIZE"]),
         "use_distributed_sampler": False,  # batches are divided already: see ranks.shared
-        "plugins": [SafeCheckpointIO(), TorchElasticEnvironment()],
+        "plugins": [checkpoint_io, TorchElasticEnvironment()],
     }
 
 

@@ -22,8 +22,8 @@ def random_states() -> dict[str, Any]:
 def restore_random_states(states: dict[str, Any]) -> None:
     """Put all generators back to where :func:`random_states` found them."""
     torch.set_rng_state(states["torch"])
-    if states["cuda"]:
-        torch.cuda.set_rng_state_all(states["cuda"])
+    for device, state in zip(range(torch.cuda.device_count()), states["cuda"], strict=False):
+        torch.cuda.set_rng_state(state, device)  # a run may go on where there are fewer, or none
     np.random.set_state(states["numpy"])
     random.setstate(states["python"])
 
