@@ -2,8 +2,8 @@
 
 N times (50) a run of ``recurra train classify`` gets SIGKILL at a random moment, and its ``--resume`` goes on with what
 is there; a run that comes to its end is held against the unbroken one, byte by byte, and another is begun. With
-``--writes 2 7 …`` the kills come in the writing of those files instead: in the second sync of a file or folder, and so
-on. Exit code 1 where anything is lost.
+``--syncs 2 7 -1`` the kills come in these syncs of files and folders instead: the second, the seventh, the last. Exit
+code 1 where anything is lost.
 
 Each training is a fork of this process, which has imported everything, so that kills hit trainings, not imports.
 """
@@ -31,9 +31,7 @@ from recurra.cli.main import main as recurra_main
 from recurra.train.run_folder import RunFolder
 from recurra.train.untrusted import read_json
 
-SETTINGS = (
-    "--hidden-size 4 --embedding-size 4 --max-tokens 12 --batch-size 8 --epochs 16 --patience 99 --seed 7".split()
-)
+SETTINGS = "--hidden-size 4 --embedding-size 4 --max-tokens 12 --batch-size 8 --patience 99 --seed 7".split()
 WORDS = {"good": "fine lovely warm".split(), "bad": "dull flat cold".split()}
 
 
@@ -48,16 +46,15 @@ def write_table(path: Path) -> None:
             out.writerow([" ".join(rng.choice([*WORDS[label], "a", "film", "plot"]) for _ in range(8)), label])
 
 
-def attempt(folder: Path, run: str, *options: str, after: float | None = None, write: int | None = None) -> bool:
-    """Train in a fork; whether it came to its end before the kill, `after` seconds or in the `write`-th sync."""
+def attempt(folder: Path, run: str, *options: str, after: float | None = None, sync: int = 0) -> bool:
+    """Train in a fork; whether it came to its end before the kill, `after` seconds or in the sync of that number."""
     pid = os.fork()
     if not pid:
         os.chdir(folder)
         log = os.open(f"{run}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        if write is not None:
-            die_in_sync(write)
+        seen = die_in_sync(sync)
         sys.argv = ["recurra", "train", "classify", "reviews.csv", *SETTINGS, "--out", run, *options]
         code: object = 1
         try:
@@ -66,6 +63,7 @@ def attempt(folder: Path, run: str, *options: str, after: float | None = None, w
         except SystemExit as end:
             code = end.code or 0
         finally:
+            (folder / f"{run}.syncs").write_text(str(len(seen)))
             os._exit(code if isinstance(code, int) else 1)
     began = time.monotonic()
     while True:
@@ -83,18 +81,19 @@ def attempt(folder: Path, run: str, *options: str, after: float | None = None, w
     return True
 
 
-def die_in_sync(number: int) -> None:
-    """From now on the `number`-th sync (one of each file before it gets its name, one of its folder after) kills."""
-    left, sync = number, os.fsync
+def die_in_sync(number: int) -> list[int]:
+    """Count syncs from now on, one of each file before it gets its name, and one of its folder after; one kills."""
+    seen: list[int] = []
+    sync = os.fsync
 
     def counted(handle: int) -> None:
-        nonlocal left
-        left -= 1
-        if not left:
+        seen.append(handle)
+        if len(seen) == number:
             os.kill(os.getpid(), signal.SIGKILL)
         sync(handle)
 
     os.fsync = counted
+    return seen
 
 
 def standing(folder: RunFolder) -> str:
@@ -127,8 +126,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("kills", nargs="?", type=int, default=50, metavar="N")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--writes", type=int, nargs="+", metavar="K", help="kill in these syncs instead")
+    parser.add_argument("--epochs", default="16", help="of a run")
+    parser.add_argument("--syncs", type=int, nargs="+", default=[], metavar="K", help="kill in these instead")
     given = parser.parse_args()
+    SETTINGS.extend(["--epochs", given.epochs])
     rng = random.Random(given.seed)
     console = Console(stderr=True)
     where: Counter[str] = Counter()
@@ -140,8 +141,10 @@ def main() -> int:
         attempt(folder, "unbroken")
         seconds = time.monotonic() - began
         unbroken = RunFolder(folder / "unbroken")
-        moments = [{"write": k} for k in given.writes or []] or [
-            {"after": rng.uniform(0, seconds)} for _ in range(given.kills)
+        syncs = int((folder / "unbroken.syncs").read_text())
+        # A product of two: a run that goes on has less to do, and its beginning is short.
+        moments = [{"sync": k if k > 0 else syncs + 1 + k} for k in given.syncs] or [
+            {"after": seconds * rng.random() * rng.random()} for _ in range(given.kills)
         ]
         columns = TextColumn("killed"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         runs, name = 0, ""
@@ -149,17 +152,17 @@ def main() -> int:
             task = bar.add_task("", total=len(moments))
             for moment in moments:
                 run = RunFolder(folder / (name or f"run-{runs}"))
-                # With --writes each kill meets a run of its own; at random moments a run is killed until it ends.
+                # With --syncs each kill meets a run of its own; at random moments a run is killed until it ends.
                 while attempt(folder, run.path.name, "--resume", **moment):
                     losses += lost(run, unbroken)
-                    if given.writes:
-                        raise SystemExit(f"a training has fewer than {moment['write']} syncs")
+                    if given.syncs:
+                        raise SystemExit(f"a training has {syncs} syncs: none of number {moment['sync']}")
                     runs += 1
                     run = RunFolder(folder / f"run-{runs}")
                 where[standing(run)] += 1
                 bar.advance(task)
                 name = run.path.name
-                if given.writes:
+                if given.syncs:
                     attempt(folder, name, "--resume")
                     losses += lost(run, unbroken)
                     runs, name = runs + 1, ""

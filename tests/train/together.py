@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
 from some_texts import SMALL, reviews
 
 from recurra.cli.main import main as recurra
@@ -52,21 +53,16 @@ def command_line(folder):
     chosen = ["--hidden-size", "8", "--embedding-size", "8", "--epochs", "1", "--test", "reviews.csv"]
     os.chdir(folder)
     sys.argv = ["recurra", "train", "classify", "reviews.csv", *chosen]
-    try:
+    with pytest.raises(SystemExit) as end:
         recurra()
-    except SystemExit as end:
-        assert not end.code, end.code
+    assert not end.value.code
 
 
 def different_data(folder):
     """What differs from process to process cannot be learnt from."""
     rank = ranks.rank()
-    try:
+    with pytest.raises(DataError, match="the processes of torchrun were given different data"):
         TextClassifier(**STILL).fit(TEXTS[rank:], LABELS[rank:], run_dir=folder / "different")
-    except DataError as error:
-        assert "the processes of torchrun were given different data" in str(error), error
-    else:
-        raise AssertionError("different data were let through")
 
 
 def main(folder):
