@@ -319,6 +319,7 @@ RESUMED = [
     Case("checkpoint-empty", document('{"format": 1, "state": {"dict": []}}'), "of another network"),
     Case("checkpoint-of-another-network", checkpoint(lambda s: s["state_dict"].update({"network.head.bias": torch.zeros(9)})), r"of another network\n.*\(9,\)"),
     Case("checkpoint-of-another-dtype", checkpoint(lambda s: s["state_dict"].update({"network.head.bias": torch.zeros(2).long()})), "of another network\n.*int64"),
+    Case("checkpoint-with-a-number-for-a-name", checkpoint(lambda s: s["state_dict"].update({3: torch.zeros(2)})), "of another network\n.*3: "),
     Case("checkpoint-weights-nan", checkpoint(lambda s: s["state_dict"]["network.head.bias"].fill_(float("nan"))), "does not fit this training: state_dict.network.head.bias"),
     Case("checkpoint-weights-a-number", checkpoint(lambda s: s["state_dict"].update({"network.head.bias": 3})), "of another network\n.*int"),
     Case("checkpoint-moments-of-another-shape", adam(lambda o: o["state"][0].update(exp_avg=torch.zeros(1 << 10))), "does not fit this training: optimizer_states.0.state.0.exp_avg"),

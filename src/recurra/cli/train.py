@@ -147,4 +147,5 @@ def _say_how_to_resume(stop: BaseException, place: Path) -> None:
 def _command() -> list[str]:
     from recurra.train import ranks
 
-    return ["recurra"] if ranks.count() == 1 else ["torchrun", f"--nproc-per-node={ranks.count()}", "-m", "recurra"]
+    several = ["torchrun", "--standalone", f"--nproc-per-node={ranks.count()}", "-m", "recurra"]
+    return ["recurra"] if ranks.count() == 1 else several

@@ -141,5 +141,5 @@ def _run(
             raise
         signal.signal(signal.SIGINT, handler)
         done = len(epochs.history)
-        kept = f"the end of epoch {done} is saved" if done else "no epoch had ended, so there is nothing to resume"
+        kept = f"the end of epoch {done} is saved" if done else "no epoch had ended, so resuming begins anew"
         raise KeyboardInterrupt(f"training was stopped in epoch {done + 1}: {kept}") from None

@@ -30,9 +30,7 @@ def require_resumable(checkpoint: Mapping[str, Any], like: Mapping[str, Any], mo
     Raises:
         RunFolderError: something is missing, or is of another type, shape or size; the message says where.
     """
-    where = differing_weights(checkpoint.get("state_dict"), like["state_dict"])
-    if where:
-        raise RunFolderError("the checkpoint is of another network", received=where[0], instead=where[1])
+    _require_weights(checkpoint.get("state_dict"), like["state_dict"])
     found = dict(checkpoint)
     version, epoch = found.pop("pytorch-lightning_version", None), found.pop("epoch", None)
     numbers = re.match(r"(\d{1,4})\.(\d{1,4})", version) if isinstance(version, str) and len(version) < 40 else None
@@ -48,16 +46,15 @@ def require_resumable(checkpoint: Mapping[str, Any], like: Mapping[str, Any], mo
         raise _unlike(where, value)
 
 
-def differing_weights(found: Any, like: Mapping[str, Tensor]) -> tuple[str, str] | None:
-    """The first names whose shapes or dtypes differ, as they were found and as they must be; None: all fit."""
+def _require_weights(found: Any, like: Mapping[str, Tensor]) -> None:
+    """Weights of other names, shapes or dtypes are of another network, which is said before anything else."""
     shapes = {k: _form(v) for k, v in found.items()} if isinstance(found, dict) else {}
     expected = {k: _form(v) for k, v in like.items()}
-    differing = sorted(k for k in shapes.keys() | expected.keys() if shapes.get(k) != expected.get(k))[:4]
+    differing = [k for k in shapes.keys() | expected.keys() if shapes.get(k) != expected.get(k)]
     if differing:
-        return tuple(  # type: ignore[return-value]
-            ", ".join(f"{reprlib.repr(k)}: {side.get(k, 'none')}" for k in differing) for side in (shapes, expected)
-        )
-    return None
+        names = sorted(differing, key=str)[:4]
+        said = [", ".join(f"{reprlib.repr(k)}: {s.get(k, 'none')}" for k in names) for s in (shapes, expected)]
+        raise RunFolderError("the checkpoint is of another network", received=said[0], instead=said[1])
 
 
 def unlike(found: Any, like: Any, where: str = "") -> Iterator[tuple[str, Any]]:

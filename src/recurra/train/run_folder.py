@@ -27,6 +27,7 @@ from torch import Tensor
 
 import recurra
 from recurra.errors import RunFolderError
+from recurra.train import ranks
 from recurra.train.files import remove_strays, sha256_of, write_atomically
 from recurra.train.untrusted import (
     AGAIN,
@@ -250,11 +251,12 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """Where it trained: system, processor, torch's threads, and a GPU's name."""
+    """Where it trained: system, processor, torch's threads, processes, and a GPU's name."""
     return {
         "system": platform.system(),
         "processor": torch.backends.cpu.get_cpu_capability(),
         "architecture": platform.machine(),
         "threads": torch.get_num_threads(),
+        "processes": ranks.count(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
