@@ -142,9 +142,9 @@ def main() -> int:
         seconds = time.monotonic() - began
         unbroken = RunFolder(folder / "unbroken")
         syncs = int((folder / "unbroken.syncs").read_text())
-        # A product of two: a run that goes on has less to do, and its beginning is short.
+        # Early ones above all: a run that goes on has less to do, and its beginning is short.
         moments = [{"sync": k if k > 0 else syncs + 1 + k} for k in given.syncs] or [
-            {"after": seconds * rng.random() * rng.random()} for _ in range(given.kills)
+            {"after": seconds * rng.random() ** 3} for _ in range(given.kills)
         ]
         columns = TextColumn("killed"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         runs, name = 0, ""
@@ -152,7 +152,6 @@ def main() -> int:
             task = bar.add_task("", total=len(moments))
             for moment in moments:
                 run = RunFolder(folder / (name or f"run-{runs}"))
-                # With --syncs each kill meets a run of its own; at random moments a run is killed until it ends.
                 while attempt(folder, run.path.name, "--resume", **moment):
                     losses += lost(run, unbroken)
                     if given.syncs:
@@ -162,7 +161,7 @@ def main() -> int:
                 where[standing(run)] += 1
                 bar.advance(task)
                 name = run.path.name
-                if given.syncs:
+                if given.syncs or rng.random() < 0.25:  # else it is killed again as it goes on
                     attempt(folder, name, "--resume")
                     losses += lost(run, unbroken)
                     runs, name = runs + 1, ""
