@@ -283,6 +283,19 @@ def stop_after(monkeypatch, steps, error):
     monkeypatch.setattr(classify, "cross_entropy", with_interruption)
 
 
+def test_word_vectors_can_begin_with_co_occurrence():
+    begun = TextClassifier(**SMALL | {"learning_rate": 1e-30}, word_vectors="cooccurrence").fit(TEXTS, LABELS)
+    again = TextClassifier(**SMALL | {"learning_rate": 1e-30}, word_vectors="cooccurrence").fit(TEXTS, LABELS)
+    assert_same_weights(begun, again)
+    word = begun.tokenizer_.token_to_id
+    vectors = begun.network_.embedding.weight.detach()
+    assert vectors[2:].square().mean().sqrt().item() == pytest.approx(0.1, rel=0.05)
+    alike = torch.cosine_similarity(vectors[word("lovely")], vectors[word("warm")], dim=0)
+    assert alike > torch.cosine_similarity(vectors[word("lovely")], vectors[word("grim")], dim=0)
+    with pytest.raises(UnknownNameError, match=r"no word vectors(.|\n)*'cooccurence'(.|\n)*cooccurrence"):
+        TextClassifier(word_vectors="cooccurence").fit(TEXTS, LABELS)
+
+
 def test_a_run_stopped_and_resumed_equals_the_unbroken_one(finished, tmp_path, monkeypatch):
     classifier = TextClassifier(**SMALL)
     with monkeypatch.context() as patch:

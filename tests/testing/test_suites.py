@@ -80,6 +80,6 @@ def test_the_plain_loops_own_error_widens_the_bound_and_nan_does_not():
     ref, got = torch.ones(4).double(), torch.full((4,), 1 + 20 * 2**-23)
     with pytest.raises(AssertionError, match=r"x \(4,\) is off by 20 eps of torch.float32; allowed 8"):
         assert_within_eps(got, ref, what="x")
-    assert_within_eps(got, ref, loop=torch.full((4,), 1 + 8 * 2**-23))
+    assert_within_eps(got, ref, own=relative_error(torch.full((4,), 1 + 8 * 2**-23), ref))
     with pytest.raises(AssertionError, match="allowed 8"):
-        assert_within_eps(got, ref, loop=torch.full((4,), math.nan))
+        assert_within_eps(got, ref, own=relative_error(torch.full((4,), math.nan), ref))

@@ -54,6 +54,7 @@ def classify(
     num_layers: Annotated[int | None, Network(metavar="L", help="Recurrent layers.")] = None,
     bidirectional: Annotated[bool | None, Network(help="Read from both ends.")] = None,
     embedding_size: Annotated[int | None, Network(metavar="D", help="Width of word vectors.")] = None,
+    word_vectors: Annotated[str | None, Network(help="How they begin: random, cooccurrence.")] = None,
     vocab_size: Annotated[int | None, Network(metavar="V", help="At most so many words.")] = None,
     max_tokens: Annotated[int | None, Network(metavar="T", help="Read the last so many words.")] = None,
     pooling: Annotated[str | None, Network(help="last, mean, max, or several joined by _.")] = None,

@@ -6,6 +6,7 @@ from recurra.data.docstrings import docstrings, read_docstrings
 from recurra.data.public import imdb
 from recurra.data.table import Splits, TextTable, read_table
 from recurra.data.vocabulary import PAD, PAD_ID, UNK, UNK_ID, encode, train_word_tokenizer, word_tokenizer
+from recurra.data.word_vectors import cooccurrence_vectors
 
 __all__ = [
     "CORPORA",
@@ -19,6 +20,7 @@ __all__ = [
     "Splits",
     "TextTable",
     "collate",
+    "cooccurrence_vectors",
     "docstrings",
     "encode",
     "imdb",

@@ -10,6 +10,7 @@ from recurra.engine import options
 from recurra.errors import UnknownNameError
 from recurra.layers import Recurrent
 
+INITIAL_DEVIATION = 0.1  # of word vectors: torch's N(0, 1) shuts the gates of a fresh LSTM on every word
 UNKNOWN_ID = 1  # of "[UNK]", as recurra.data.train_word_tokenizer numbers it
 
 
@@ -87,8 +88,7 @@ class TextNetwork(nn.Module):
         super().__init__()
         self.pools = poolings_named(pooling)
         self.embedding = nn.Embedding(vocabulary, embedding_size)
-        # Torch draws from N(0, 1), which shuts the gates of a fresh LSTM on every word.
-        nn.init.normal_(self.embedding.weight, std=0.1)
+        nn.init.normal_(self.embedding.weight, std=INITIAL_DEVIATION)
         self.embedding_dropout = nn.Dropout(embedding_dropout)
         self.recurrent = Recurrent(
             cell, embedding_size, hidden_size, num_layers, bidirectional=bidirectional, dropout=dropout

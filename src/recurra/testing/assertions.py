@@ -34,16 +34,19 @@ def relative_error(got: Tensor, ref: Tensor) -> float:
     return error / scale / torch.finfo(got.dtype).eps
 
 
-def assert_within_eps(
-    got: Tensor, ref: Tensor, units: float = 8, *, loop: Tensor | None = None, what: str = ""
-) -> None:
+def allowance(own: float, units: float = 8) -> float:
+    """How many rounding steps off a result may be where the plain loop itself is `own` off."""
+    return max(units, 3 * own if math.isfinite(own) else 0.0)
+
+
+def assert_within_eps(got: Tensor, ref: Tensor, units: float = 8, *, own: float = 0.0, what: str = "") -> None:
     """Fail where `got` is further than `units` rounding steps from `ref`, or 3 times as far as the plain loop.
 
     Args:
         got: the result, in its own dtype.
         ref: the plain loop's in float64, from the same numbers.
         units: how many rounding steps of `got`'s dtype are allowed in any case.
-        loop: the plain loop's in the dtype of `got`: its own error is the measure of how hard the numbers are.
+        own: the :func:`relative_error` of the plain loop in the dtype of `got`: how hard the numbers are.
         what: the name of the quantity, for the message.
 
     Raises:
@@ -53,8 +56,7 @@ def assert_within_eps(
         >>> assert_within_eps(torch.ones(3), torch.ones(3, dtype=torch.float64))
     """
     error = relative_error(got, ref)
-    own = 0.0 if loop is None else relative_error(loop, ref)
-    allowed = max(units, 3 * own if math.isfinite(own) else 0.0)
+    allowed = allowance(own, units)
     assert error <= allowed, (
         f"{what or 'result'} {tuple(got.shape)} is off by {error:.3g} eps of {got.dtype}; "
         f"allowed {allowed:.3g} (the plain loop in that dtype: {own:.3g}), reference shape {tuple(ref.shape)}"

@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -95,6 +95,17 @@ class Scan:
         grads = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True) if reached else [None] * len(leaves)
         zeros = (torch.zeros_like(v) if g is None else g for g, v in zip(grads, leaves.values(), strict=True))
         return named | dict(zip(leaves, zeros, strict=True))
+
+    def moved(self, seed: int, dtype: torch.dtype) -> "Scan":
+        """The same scan, each number moved by up to one rounding step of `dtype`."""
+        rng, cell = torch.Generator().manual_seed(seed), copy.deepcopy(self.cell)
+        step = torch.finfo(dtype).eps
+        jog = lambda v: v * (1 + step * torch.randint(-1, 2, v.shape, generator=rng))
+        with torch.no_grad():
+            for p in cell.parameters():
+                p.copy_(jog(p))
+        state = None if self.state is None else cell.State(*map(jog, self.state))
+        return replace(self, cell=cell, x=tuple(map(jog, self.x)), state=state)
 
 
 def make_scan(

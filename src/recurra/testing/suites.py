@@ -13,12 +13,13 @@ from recurra.cells import CELLS, Cell
 from recurra.engine import EXECUTORS, options, scan
 from recurra.engine.derive import derive
 from recurra.errors import ExecutorError
-from recurra.testing.assertions import assert_within_eps
+from recurra.testing.assertions import allowance, assert_within_eps, relative_error
 from recurra.testing.cases import CASES, Case, Scan, contracting, make_scan
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16)
 SHAPES = ((1, 1, 1, 1), (2, 3, 5, 7), (9, 4, 6, 5))  # (T, B, D, H): odd sizes first
 LONG = (33, 5, 17, 31)
+_DRAWS = 8
 
 
 @contextmanager
@@ -42,11 +43,18 @@ def _compare(made: Scan, executor: str, dtype: torch.dtype, save: str | int = "a
         pytest.skip(str(refusal).splitlines()[0])  # a refusal is a value with a reason, never a wrong number
     reference = made.results("reference", torch.float64)
     # Float64 has nothing to be measured against; float32 shows by how many of its roundings a loop goes astray here.
-    loop = made.results("reference", torch.float32 if dtype is torch.float64 else dtype)
+    measured = torch.float32 if dtype is torch.float64 else dtype
+    errors = lambda results: {name: relative_error(results[name], ref) for name, ref in reference.items()}
     assert got.keys() == reference.keys()
+    off, own = errors(got), errors(made.results("reference", measured))
+    for k in range(_DRAWS):  # where a difference of like numbers decides, one run of the loop is one draw of its error
+        if all(off[name] <= allowance(own[name]) for name in off):
+            break
+        again = errors(made.moved(k, measured).results("reference", measured))
+        own = {name: max(own[name], again[name]) for name in own}
     for name, ref in reference.items():
         assert got[name].dtype == dtype
-        assert_within_eps(got[name], ref, loop=loop[name], what=name)
+        assert_within_eps(got[name], ref, own=own[name], what=name)
     if "lengths" in made.arguments:  # a norm would not see a little in the padding
         padding = torch.arange(len(made.x[0]))[:, None] >= made.arguments["lengths"]
         for name in ("y", *(f"d x{k}" for k in range(len(made.x)))):
