@@ -3,7 +3,6 @@
 import json
 import pickle
 import random
-import re
 
 import numpy as np
 import pandas as pd
@@ -313,51 +312,6 @@ def test_a_run_stopped_and_resumed_equals_the_unbroken_one(finished, tmp_path, m
     a, b = (load_checkpoint(folder / "checkpoints/last.safetensors") for folder in (tmp_path / "run", finished))
     for name in a["state_dict"]:
         assert torch.equal(a["state_dict"][name], b["state_dict"][name]), name
-
-
-@pytest.mark.parametrize(
-    "left",
-    [
-        [],  # killed before it made the folder
-        ["checkpoints"],
-        ["checkpoints", ".config.json.a1b2c3d4"],
-        ["checkpoints", "config.json"],
-        ["checkpoints", "config.json", "tokenizer.json"],
-        ["checkpoints", "config.json", "tokenizer.json", "checkpoints/best.safetensors"],
-        ["checkpoints", "config.json", "tokenizer.json", "checkpoints/.last.safetensors.a1b2c3d4"],
-    ],
-    ids=lambda left: left[-1] if left else "nothing",
-)
-def test_a_run_killed_before_an_epochs_end_is_begun_anew_by_resume(finished, fitted, tmp_path, capsys, left):
-    for name in left:
-        path = tmp_path / "run" / name
-        path.mkdir(parents=True) if name == "checkpoints" else path.write_bytes(b"half of a file")
-    if "config.json" in left:
-        write_json(tmp_path / "run/config.json", {"format": 1, "state": "new", "files": {}})
-    classifier = clone(fitted).set_params(progress=True).fit(TEXTS, LABELS, run_dir=tmp_path / "run", resume=True)
-    assert re.search(r"no epoch of a run in .*run has ended: training begins anew\n", capsys.readouterr().err)
-    assert_same_weights(classifier, fitted)
-    assert {p.name for p in (tmp_path / "run").rglob("*")} == {p.name for p in finished.rglob("*")}
-
-
-def test_what_resuming_could_not_go_on_with_is_kept(fitted, run, tmp_path):
-    with pytest.raises(RunFolderError, match="--resume goes on with a run and --overwrite discards it"):
-        clone(fitted).fit(TEXTS, LABELS, run_dir=run, resume=True, overwrite=True)
-    config = read_json(run / "config.json")
-    write_json(run / "config.json", config | {"state": "training"})
-    (run / "checkpoints/last.safetensors").unlink()
-    with pytest.raises(RunFolderError, match="begun with other settings"):
-        clone(fitted).set_params(hidden_size=9).fit(TEXTS, LABELS, run_dir=run, resume=True)
-    (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(RunFolderError, match=r"not empty and holds no run(.|\n)*thesis\.tex"):
-        clone(fitted).fit(TEXTS, LABELS, run_dir=tmp_path, resume=True)
-
-
-def test_a_run_that_has_only_begun_is_no_classifier(tmp_path):
-    (tmp_path / "run").mkdir()
-    write_json(tmp_path / "run/config.json", {"format": 1, "state": "new", "files": {}})
-    with pytest.raises(RunFolderError, match="the run has no weights: it is not finished"):
-        TextClassifier.load(tmp_path / "run")
 
 
 def test_resuming_a_finished_run_trains_nothing(run, monkeypatch, fitted):
