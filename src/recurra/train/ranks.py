@@ -1,7 +1,7 @@
 """The processes of one training, where torchrun started several: which one this is, and what they tell each other.
 
-Without torchrun there is one, of rank 0, and nothing here talks to anyone. Objects travel as torch pickles them: between
-processes of one user, never from a file.
+Without torchrun there is one, of rank 0, and nothing here talks to anyone. Objects travel as torch pickles them:
+between processes of one user, never from a file.
 """
 
 import atexit
