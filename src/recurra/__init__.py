@@ -47,8 +47,12 @@ _NAMES = {
     "options": "engine",
     "plan_for": "engine",
     "scan": "engine",
+    "GRU": "layers",
+    "LSTM": "layers",
     "LayerState": "layers",
+    "RNN": "layers",
     "Recurrent": "layers",
+    "accelerate": "layers",
 }
 _MODULES = ("cells", "data", "engine", "errors", "layers", "shapes", "steps", "tasks", "testing", "train")
 
@@ -89,9 +93,12 @@ if TYPE_CHECKING:
         zoneout,
     )
     from recurra.engine import executors, explain, options, plan_for, scan
-    from recurra.layers import LayerState, Recurrent
+    from recurra.layers import GRU, LSTM, RNN, LayerState, Recurrent, accelerate
 
 __all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
     "Cell",
     "CoupledLSTMCell",
     "GRUCell",
@@ -121,6 +128,7 @@ __all__ = [
     "SRUCell",
     "SRUState",
     "__version__",
+    "accelerate",
     "cells",
     "chrono",
     "data",
