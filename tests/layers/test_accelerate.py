@@ -1,6 +1,7 @@
 """accelerate: layers change their class, and nothing else changes."""
 
 import copy
+import sys
 
 import pytest
 import torch
@@ -9,7 +10,6 @@ from torch.nn.utils import parametrizations, parametrize
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from recurra import GRU, LSTM, RNN, accelerate
-from recurra.layers import accelerate as module_of_accelerate  # noqa: F401 - the name is the function
 from recurra.testing import assert_within_eps
 
 
@@ -87,7 +87,7 @@ def test_a_model_is_the_same_afterwards():
 
 
 def test_a_layer_itself_is_swapped_and_a_second_time_left():
-    layer = nn.LSTM(3, 4, proj_size=2)
+    layer = nn.LSTM(3, 4)
     layer.weight_hh_l0.requires_grad_(False)
     x = torch.randn(5, 2, 3)
     expected, _ = layer(x)
@@ -100,8 +100,9 @@ def test_a_layer_itself_is_swapped_and_a_second_time_left():
 
 
 def test_only_what_gains_is_swapped(monkeypatch):
-    import recurra.layers.drop_in  # noqa: F401
     import sys
+
+    import recurra.layers.drop_in  # noqa: F401
 
     accelerating = sys.modules["recurra.layers.accelerate"]
     model = nn.ModuleDict({"a": nn.GRU(3, 4), "b": nn.GRU(3, 5)})
@@ -125,7 +126,8 @@ def test_the_measurement_itself_runs(kind):
 
 
 def test_compiled_and_quantised_layers_are_left():
-    scripted = torch.jit.script(nn.LSTM(3, 4))
+    with pytest.warns(DeprecationWarning, match="torch.jit.script"):
+        scripted = torch.jit.script(nn.LSTM(3, 4))
     assert "compiled TorchScript" in accelerate(nn.ModuleList([scripted])).left["0"]
 
 

@@ -60,6 +60,7 @@ def results(layer, form, dtype, seed=1):
     return outputs | {k: g for k, g in zip(wanted, grads, strict=True) if g is not None}
 
 
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")  # torch says it once
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=lambda d: str(d)[6:])
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no_bias"])
 @pytest.mark.parametrize("batch_first", [True, False], ids=["batch_first", "time_first"])
@@ -99,7 +100,9 @@ def test_attributes_and_what_torch_says_are_torchs():
     assert isinstance(ours, nn.LSTM)
     assert repr(ours) == repr(theirs)
     assert [n for n, _ in ours.named_parameters()] == [n for n, _ in theirs.named_parameters()]
-    assert [[p.shape for p in row] for row in ours.all_weights] == [[p.shape for p in row] for row in theirs.all_weights]
+    assert [[p.shape for p in row] for row in ours.all_weights] == [
+        [p.shape for p in row] for row in theirs.all_weights
+    ]
     assert ours.flatten_parameters() is None
     with pytest.warns(UserWarning, match="dropout option adds dropout after all but last"):
         GRU(3, 4, dropout=0.5)
@@ -212,7 +215,7 @@ def test_gradients_are_clipped_averaged_and_parametrised_as_in_any_module(layer)
     assert clip_grad_norm_(layer.parameters(), 1.0) > 1
     assert sum(p.grad.square().sum() for p in layer.parameters() if p.grad is not None).sqrt() <= 1.001
     parametrize.remove_parametrizations(owner, name.rpartition(".")[2])
-    assert torch.equal(output(layer, x, LENGTHS), after)
+    assert_within_eps(output(layer, x, LENGTHS), after.double(), 64)
 
 
 def test_gradients_of_each_sample_by_torch_func(layer):
