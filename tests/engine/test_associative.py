@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from recurra.cells import CELLS, LRUCell, MinGRUCell, RGLRUCell
+from recurra.cells import CELLS, Cell, HiddenState, LRUCell, MinGRUCell, RGLRUCell
 from recurra.engine import explain, options, plan_for, scan
 from recurra.engine.parallel import Grid, solve
 from recurra.errors import ExecutorError
@@ -82,3 +82,19 @@ def test_saving_less_solves_piece_by_piece():
         gradients.append(leaf.grad)
     assert_within_eps(gradients[1], gradients[0], units=20)
     assert_within_eps(gradients[2], gradients[0], units=20)
+
+
+class Chosen(Cell[HiddenState]):
+    """A factor that is chosen between two numbers, one of which no float32 holds."""
+
+    def step(self, x, state):
+        h = torch.where(x > 0, 0.1 * state.h, state.h / 3) - x
+        return h, HiddenState(h)
+
+
+def test_numbers_in_choices_are_not_rounded():
+    x = torch.randn(50, 2, 4, dtype=torch.float64)
+    with options(executor="associative"):
+        found, _ = scan(Chosen(4, 4), x)
+    with options(executor="reference"):
+        assert_within_eps(found, scan(Chosen(4, 4), x)[0])

@@ -100,14 +100,10 @@ def test_a_layer_itself_is_swapped_and_a_second_time_left():
 
 
 def test_only_what_gains_is_swapped(monkeypatch):
-    import sys
-
-    import recurra.layers.drop_in  # noqa: F401
-
-    accelerating = sys.modules["recurra.layers.accelerate"]
+    accelerating = sys.modules["recurra.layers.accelerate"]  # in the package its name is the function's
     model = nn.ModuleDict({"a": nn.GRU(3, 4), "b": nn.GRU(3, 5)})
     seconds = {4: (0.002, 0.001), 5: (0.001, 0.002)}
-    monkeypatch.setattr(accelerating, "_measured", lambda kind, mode, D, H, *_: seconds[H])
+    monkeypatch.setattr(accelerating, "_measured", lambda mode, D, H, *_: seconds[H])
     found = accelerate(model)
     assert found.swapped == {"a": "packed input takes 1 ms where torch.nn takes 2 ms here"}
     assert found.left == {"b": "packed input takes 2 ms where torch.nn takes 1 ms here"}

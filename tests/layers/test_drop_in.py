@@ -148,7 +148,7 @@ def test_wrong_input():
         layer(packed, lengths=LENGTHS)
     with pytest.raises(LengthsError, match="a single sequence has its length already"):
         layer(torch.randn(T, D), lengths=LENGTHS)
-    with pytest.raises(ResetError, match="resets need a padded input"):
+    with pytest.raises(ResetError, match="resets and states of all frames need a padded input"):
         layer(packed, reset=torch.zeros(B, T, dtype=torch.bool))
     with pytest.raises(RuntimeError, match="For batched 3-D input, hx should also be 3-D, got 2-D"):
         layer(torch.randn(B, T, D), (torch.zeros(1, H), torch.zeros(1, H)), lengths=LENGTHS)

@@ -202,9 +202,9 @@ def linear_form(
         node = graph.nodes[i]
         args = node.args
         if node.op == "add":
-            forms[i] = both(*args, lambda x, y: x + y)
+            forms[i] = both(args[0], args[1], lambda x, y: x + y)
         elif node.op == "sub":
-            forms[i] = both(*args, lambda x, y: x - y)
+            forms[i] = both(args[0], args[1], lambda x, y: x - y)
         elif node.op == "neg":
             forms[i] = each(args[0], lambda x: -x)
         elif node.op == "mul":
@@ -216,7 +216,7 @@ def linear_form(
             forms[i] = each(args[0], lambda x, by=by: x / by)
         else:  # where
             condition = known(args[0])
-            forms[i] = both(args[1], args[2], lambda x, y, condition=condition: torch.where(condition, x, y))
+            forms[i] = both(args[1], args[2], lambda x, y, of=condition: torch.where(of, _tensor(x), _tensor(y)))
     return forms
 
 
@@ -268,6 +268,11 @@ def solve(factors: Matrix, rest: list[Tensor], start: Sequence[Tensor]) -> list[
                         after[:, t] += p[i][j] * before[j]  # type: ignore[operator]
         found.append(after.reshape(chunks * length, *after.shape[2:])[:T])
     return found
+
+
+def _tensor(number: Number) -> Tensor:
+    """Of two numbers torch would choose in its default dtype, and round."""
+    return number if isinstance(number, Tensor) else torch.tensor(number, dtype=torch.float64)
 
 
 def like(mask: Tensor, value: Tensor) -> Tensor:

@@ -78,45 +78,54 @@ class _Layer:
         Raises:
             RuntimeError, ValueError: torch.nn's own, where shapes or dtypes do not fit. LengthsError, ResetError.
         """
-        packed = isinstance(input, PackedSequence)
-        if not packed and lengths is None and reset is None and not return_states and _vendor_may_run():
+        if isinstance(input, PackedSequence):
+            return self._packed(input, hx, lengths, reset, return_states)
+        if lengths is None and reset is None and not return_states and _vendor_may_run():
             return super().forward(input, hx)  # type: ignore[misc]  # all layers in one call of the same kernels
-        single = not packed and input.dim() == 2
-        if (packed or single) and lengths is not None:
-            raise LengthsError(f"{'a PackedSequence' if packed else 'a single sequence'} has its length already")
-        if packed:
-            if reset is not None:
-                raise ResetError("resets need a padded input", instead="pad_packed_sequence, and lengths=")
-            x, lengths = pad_packed_sequence(input)
-        else:
-            x = input.unsqueeze(0 if self.batch_first else 1) if single else input
-            if single and reset is not None:
-                reset = reset.unsqueeze(0 if self.batch_first else 1)
+        single = input.dim() == 2
+        if single and lengths is not None:
+            raise LengthsError("a single sequence has its length already")
+        batch = 0 if self.batch_first else 1
+        if single:
+            input, reset = input.unsqueeze(batch), None if reset is None else reset.unsqueeze(batch)
+        if input.dim() != 3:
+            raise ValueError(f"{type(self).__name__}: Expected input to be 2D or 3D, got {input.dim()}D instead")
         state = self._leaves(hx, single)
-        if not packed:
-            if x.dim() != 3:
-                raise ValueError(f"{type(self).__name__}: Expected input to be 2D or 3D, got {x.dim()}D instead")
-            if state is not None:
-                self.check_forward_args(x, state if self.mode == "LSTM" else state[0], None)
-            else:
-                self.check_input(x, None)
-            if self.batch_first:
-                x, reset = x.transpose(0, 1), None if reset is None else reset.t()
-        y, last, every = self._run(x, state, lengths, reset, return_states)
-        if packed:
-            order = input.sorted_indices
-            y, lengths = (
-                (y, lengths) if order is None else (y.index_select(1, order), lengths[order.to(lengths.device)])
-            )
-            valid = torch.arange(len(y))[:, None] < lengths
-            y = PackedSequence(y[valid.to(y.device)], input.batch_sizes, order, input.unsorted_indices)
-        elif self.batch_first:
+        if state is None:
+            self.check_input(input, None)
+        else:
+            self.check_forward_args(input, state if self.mode == "LSTM" else state[0], None)
+        if self.batch_first:
+            input, reset = input.transpose(0, 1), None if reset is None else reset.t()
+        y, last, every = self._run(input, state, lengths, reset, return_states)
+        if self.batch_first:
             y, every = y.transpose(0, 1), tuple(v.transpose(1, 2) for v in every)
         if single:
-            dim = 0 if self.batch_first else 1
-            y, last, every = y.squeeze(dim), tuple(v.squeeze(1) for v in last), tuple(v.squeeze(1 + dim) for v in every)
-        shape = tuple if self.mode == "LSTM" else lambda leaves: leaves[0]
-        return (y, shape(last), shape(every)) if return_states else (y, shape(last))
+            y, last = y.squeeze(batch), tuple(v.squeeze(1) for v in last)
+            every = tuple(v.squeeze(1 + batch) for v in every)
+        return (y, self._shaped(last), self._shaped(every)) if return_states else (y, self._shaped(last))
+
+    def _packed(
+        self: Any, input: PackedSequence, hx: Any, lengths: Tensor | None, reset: Tensor | None, return_states: bool
+    ) -> Any:
+        """A PackedSequence in, one out: packed frames are those of padded input with its lengths."""
+        if lengths is not None:
+            raise LengthsError("a PackedSequence has its length already")
+        if reset is not None or return_states:
+            raise ResetError(
+                "resets and states of all frames need a padded input", instead="pad_packed_sequence, and lengths="
+            )
+        x, lengths = pad_packed_sequence(input)
+        y, last, _ = self._run(x, self._leaves(hx, single=False), lengths, None, False)
+        if input.sorted_indices is not None:
+            y, lengths = y.index_select(1, input.sorted_indices), lengths[input.sorted_indices.to(lengths.device)]
+        valid = (torch.arange(len(y))[:, None] < lengths).to(y.device)
+        output = PackedSequence(y[valid], input.batch_sizes, input.sorted_indices, input.unsorted_indices)
+        return output, self._shaped(last)
+
+    def _shaped(self: Any, leaves: tuple[Tensor, ...]) -> Any:
+        """A state as torch.nn gives it."""
+        return leaves if self.mode == "LSTM" else leaves[0]
 
     def _leaves(self: Any, hx: Any, single: bool) -> tuple[Tensor, ...] | None:
         """The initial state, each leaf ``(L * directions, B, H)``."""
@@ -133,7 +142,8 @@ class _Layer:
         self: Any, x: Tensor, state: tuple[Tensor, ...] | None, lengths: Any, reset: Any, return_states: bool
     ) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
         """All layers and directions over ``x (T, B, D)``."""
-        last, every = [], []
+        last: list[tuple[Tensor, ...]] = []
+        every: list[tuple[Tensor, ...]] = []
         for k, cells in enumerate(self._cells()):
             if k and self.dropout:
                 x = nn.functional.dropout(x, self.dropout, self.training)
