@@ -34,5 +34,5 @@ CASES: tuple[Case, ...] = (
     Case("lstmp", *MIDDLE),
     *(Case("layer_norm_lstm", *shape) for shape in (ARTICLE, MIDDLE)),
     Case("layer_norm_lstm", *ARTICLE, ragged=True),
-    *(Case("min_gru", *shape) for shape in (ARTICLE, MIDDLE)),
+    *(Case(cell, *shape) for cell in ("min_gru", "lru") for shape in (ARTICLE, MIDDLE, LONG, ONE)),
 )
