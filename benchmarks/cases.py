@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from recurra.cells import CELLS
+
 
 @dataclass(frozen=True)
 class Case:
@@ -36,3 +38,4 @@ CASES: tuple[Case, ...] = (
     Case("layer_norm_lstm", *ARTICLE, ragged=True),
     *(Case(cell, *shape) for cell in ("min_gru", "lru") for shape in (ARTICLE, MIDDLE, LONG, ONE)),
 )
+CASES += tuple(Case(cell, *ARTICLE) for cell in CELLS if cell not in {case.cell for case in CASES})
