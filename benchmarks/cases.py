@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from recurra.cells import CELLS
+
 
 @dataclass(frozen=True)
 class Case:
@@ -34,5 +36,6 @@ CASES: tuple[Case, ...] = (
     Case("lstmp", *MIDDLE),
     *(Case("layer_norm_lstm", *shape) for shape in (ARTICLE, MIDDLE)),
     Case("layer_norm_lstm", *ARTICLE, ragged=True),
-    *(Case("min_gru", *shape) for shape in (ARTICLE, MIDDLE)),
+    *(Case(cell, *shape) for cell in ("min_gru", "lru") for shape in (ARTICLE, MIDDLE, LONG, ONE)),
 )
+CASES += tuple(Case(cell, *ARTICLE) for cell in CELLS if cell not in {case.cell for case in CASES})

@@ -140,6 +140,7 @@ def _torch_nn(material: Material) -> Run | str:
 # name -> prepare(material): a call to measure, or the sentence that says why there is none
 CONTENDERS: dict[str, Callable[[Material], Run | str]] = {
     "recurra torch": _by_executor("torch"),
+    "recurra associative": _by_executor("associative"),
     "recurra staged": _by_executor("staged"),
     "torch.nn": _torch_nn,
     "eager loop": _eager_loop,

@@ -25,7 +25,7 @@ from benchmarks.gate import ROOT, assert_equal_work, conformance
 from benchmarks.timing import interleaved, matmul_flops
 
 COLUMNS = ("case (T×B×D×H)", "who", "ms", "quartiles", "GFLOP/s", "of matmul", "against")
-EXECUTORS_MEASURED = {"recurra torch": "torch", "recurra staged": "staged"}
+EXECUTORS_MEASURED = {f"recurra {name}": name for name in ("torch", "associative", "staged")}
 
 
 def machine() -> dict[str, Any]:

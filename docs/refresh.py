@@ -77,9 +77,68 @@ def errors_page() -> str:
     return "\n\n".join(rows) + "\n"
 
 
+def cells_page() -> str:
+    """``docs/cells.md``: the catalogue, from the table of cells and their docstrings."""
+    from recurra.cells import WRAPPERS
+    from recurra.engine.catalogue import WIDTH, catalogue
+
+    entries = catalogue()
+    rows = [
+        "# Cells",
+        "<!-- Made from the docstrings in src/recurra/cells by docs/refresh.py: change it there. -->",
+        "Every cell by the name that `recurra.Recurrent` and the command line take. `GEMMs in a row`: how many matrix "
+        "products wait for one another in a frame. `Linear`: in its state, so that it can run in parallel over time. "
+        f"Parameters are those of D = H = {WIDTH}.",
+        "\n".join(
+            [
+                "| name | what it is | state | parameters | GEMMs in a row | linear |",
+                "|---|---|---|---:|---:|---|",
+                *(
+                    f"| [`{e.name}`](#{e.kind.lower()}) | {e.about} | {_states(e.state)} | {e.parameters:,} "
+                    f"| {e.gemm_depth} | {'yes' if e.linear else ''} |"
+                    for e in entries
+                ),
+            ]
+        ),
+    ]
+    for e in entries:
+        rows += [f"## {e.kind}", f"`{e.name}`: {e.about}. {e.paper}.", _markdown(e.doc), f"State: {_states(e.state)}."]
+    rows += [
+        "# Around a cell",
+        "Each takes a cell and gives a cell, so they stack: `residual(zoneout(LSTMCell(D, D), 0.1))`. In layers: "
+        "`recurra.Recurrent(lambda D, H: recurra.zoneout(recurra.LSTMCell(D, H), 0.1), 40, 256)`. "
+        "`recurra.chrono(module, longest=…)` sets how long units remember at first.",
+    ]
+    for name, wrap in WRAPPERS.items():
+        said = re.split(r"\n\nArgs:", inspect.getdoc(wrap) or "")[0]
+        rows += [f"## {name}", f"`{name}{inspect.signature(wrap)}`".replace("recurra.cells.base.", ""), _markdown(said)]
+    return "\n\n".join(rows) + "\n"
+
+
+def _states(state: dict[str, str]) -> str:
+    return ", ".join(f"`{leaf} {shape}`" for leaf, shape in state.items())
+
+
+def _markdown(text: str) -> str:
+    """reStructuredText of a docstring as Markdown: mathematics, roles and literals."""
+    text = re.sub(r":math:`([^`]*)`", r"$`\1`$", text)
+    text = re.sub(r":\w+:`~?([^`]*)`", r"`\1`", text).replace("``", "`")
+    fence = lambda m: f"```math\n{_aligned(inspect.cleandoc(m[1]))}\n```\n"
+    return re.sub(r"\.\. math::\n((?:    .*\n?)+)", fence, text).strip()
+
+
+def _aligned(equations: str) -> str:
+    """Several lines under one another, as Sphinx sets them."""
+    return f"\\begin{{aligned}}\n{equations}\n\\end{{aligned}}" if "&=" in equations else equations
+
+
+MADE = {"errors.md": errors_page, "cells.md": cells_page}
+
+
 def main() -> None:
     """Write what has changed, and say which pages."""
-    (ROOT / "docs" / "errors.md").write_text(errors_page(), "utf-8")
+    for name, page in MADE.items():
+        (ROOT / "docs" / name).write_text(page(), "utf-8")
     for page in PAGES:
         text = page.read_text("utf-8")
         new = refreshed(text, page.name)

@@ -70,7 +70,7 @@ def test_of_a_red_cell_no_number_is_printed_or_written(red_gru, capsys):
     assert [result["case"] for result in written["results"]] == ["rnn 6x4x3x5 training step"]
     assert written["machine"].keys() >= {"processor", "threads", "torch", "commit", "load", "matmul_gflops"}
     figures = written["results"][0]["figures"]
-    assert [*figures] == [*CONTENDERS]
+    assert [*figures] == [name for name in CONTENDERS if name != "recurra associative"]
     assert figures["torch.nn"]["speed_against_baseline"] == 1
     assert all(f["calls"] == 1 and f["ms"] > 0 for f in figures.values())
 
@@ -78,7 +78,7 @@ def test_of_a_red_cell_no_number_is_printed_or_written(red_gru, capsys):
 def test_an_unknown_cell_is_refused(capsys):
     with pytest.raises(SystemExit):
         run.main(["transformer"])
-    assert "no case has the cell transformer; known: gru, " in capsys.readouterr().err
+    assert "no case has the cell transformer; known: coupled_lstm, gru, " in capsys.readouterr().err
 
 
 # --- equal work -------------------------------------------------------------------------------------------------------
@@ -92,7 +92,7 @@ def test_all_contenders_compute_the_same(case):
     assert ("torch.nn" in calls) == (case.cell in TORCH_NN)
     assert {*calls["eager loop"]()} == ({"y", "dx"} if case.train else {"y"})
     assert_equal_work(material, calls)
-    assert material.cell.bias.dtype is torch.float32  # what is timed afterwards
+    assert {p.dtype for p in material.cell.parameters()} == {torch.float32}  # what is timed afterwards
 
 
 @pytest.mark.parametrize("name", ["y", "dx"])

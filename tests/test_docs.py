@@ -30,9 +30,10 @@ def test_its_blocks_run_and_print_what_it_shows(page, tmp_path, monkeypatch):
     assert refresh.refreshed(text, page.name) == text, "python docs/refresh.py brings it up to date"
 
 
-def test_the_page_of_errors_is_current():
-    page = ROOT / "docs" / "errors.md"
-    assert page.read_text("utf-8") == refresh.errors_page(), "python docs/refresh.py brings it up to date"
+@pytest.mark.parametrize("name", refresh.MADE)
+def test_pages_made_of_docstrings_are_current(name):
+    page = ROOT / "docs" / name
+    assert page.read_text("utf-8") == refresh.MADE[name](), "python docs/refresh.py brings it up to date"
 
 
 def test_every_error_says_where_its_page_is():

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 PAGE = "docs/errors.md"
 
@@ -27,6 +28,14 @@ class RecurraError(Exception):
             parts.append(f"  instead:  {instead}")
         parts.append(f"  see:      {PAGE}#{type(self).__name__}")
         super().__init__("\n".join(parts))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """An error of a worker process reaches its parent as it was raised, not as its arguments made it."""
+        return _as_raised, (type(self), self.args)
+
+
+def _as_raised(kind: type[RecurraError], args: tuple[Any, ...]) -> RecurraError:
+    return kind.__new__(kind, *args)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

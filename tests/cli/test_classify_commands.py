@@ -232,4 +232,4 @@ def test_a_damaged_checkpoint_is_not_resumed_from(run, tmp_path):
     del config["files"]["model.safetensors"]
     (tmp_path / "run/config.json").write_text(json.dumps({**config, "state": "training"}))
     done = run("train", "classify", "reviews.csv", *FAST, "--out", "run", "--resume", cwd=tmp_path)
-    assert_refused(done, r"a checkpoint is damaged or truncated\n.*last\.safetensors(.|\n)*--overwrite")
+    assert_refused(done, r"last\.safetensors is damaged or truncated\n(.|\n)*--overwrite")

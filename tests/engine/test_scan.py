@@ -122,7 +122,10 @@ def test_lengths_of_any_integer_dtype(cell, x, dtype):
     assert (y[:2, 0] != 0).all()
 
 
-@pytest.mark.parametrize("executor", executors())
+GATED = [e for e in executors() if e != "associative"]  # what can run an LSTM
+
+
+@pytest.mark.parametrize("executor", GATED)
 def test_sequences_without_frames_keep_their_state(executor, cell, x):
     state = LSTMState(torch.randn(B, H), torch.randn(B, H))
     with options(executor=executor):
@@ -226,7 +229,7 @@ def test_double_backward_and_functional_transforms_need_nothing_of_the_user(cell
 def test_inference_mode_and_no_grad(cell, x):
     expected, _ = scan(cell, x)
     for context in (torch.inference_mode, torch.no_grad):
-        for executor in executors():
+        for executor in GATED:
             with context(), options(executor=executor):
                 y, _ = scan(cell, x)
             assert not y.requires_grad
@@ -358,7 +361,7 @@ def test_cells_give_torchs_numbers_from_torchs_weights(name):
             ours.bias[2 * H :] = theirs.bias_ih_l0[2 * H :]
             ours.bias_hn.copy_(theirs.bias_hh_l0[2 * H :])
     x = torch.randn(T, B, D).double()
-    for executor in executors():
+    for executor in GATED:
         with options(executor=executor):
             assert_within_eps(scan(ours, x)[0], theirs(x)[0])
 

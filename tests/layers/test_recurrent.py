@@ -146,3 +146,13 @@ def test_nan_of_the_weights_is_not_blamed_on_the_input():
     x[0, 1, 2] = float("nan")
     with pytest.raises(NaNInputError, match=r"frame 1 of sequence 0"):
         net(x)
+
+
+def test_states_can_be_learned():
+    net = Recurrent("lstm", 3, 4, num_layers=2, bidirectional=True, learned_state=True)
+    initial = {n: p for n, p in net.named_parameters() if "initial" in n}
+    assert len(initial) == 8
+    assert all((p == 0).all() for p in initial.values())
+    y, _ = net(torch.randn(2, 5, 3), lengths=torch.tensor([5, 0]))
+    y.sum().backward()
+    assert all(p.grad.abs().sum() > 0 for p in initial.values())

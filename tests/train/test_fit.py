@@ -42,7 +42,7 @@ def test_a_run_stopped_and_resumed_equals_the_unbroken_one(tmp_path, steps, held
 
 
 def test_an_interruption_in_the_first_epoch_leaves_nothing_to_resume(tmp_path):
-    with pytest.raises(KeyboardInterrupt, match="in epoch 1: no epoch had ended, so there is nothing to resume"):
+    with pytest.raises(KeyboardInterrupt, match="in epoch 1: no epoch had ended, so resuming begins anew"):
         train(tmp_path, objective=interrupted_after(2, KeyboardInterrupt()))
     with pytest.raises(RunFolderError, match="there is no checkpoint to resume from"):
         train(tmp_path, resume=True)
@@ -121,7 +121,9 @@ def test_resuming_another_network_is_refused(tmp_path):
     from recurra.train.checkpoint import save
 
     save(state, tmp_path / "last.safetensors")
-    with pytest.raises(RunFolderError, match=r"of another network\n.*network.0.weight: \(7, 5\)\n.*\(20, 5\)"):
+    with pytest.raises(
+        RunFolderError, match=r"of another network\n.*'network.0.weight': \(7, 5\) of torch.float32\n.*\(20, 5\)"
+    ):
         train(tmp_path, resume=True, max_epochs=9)
 
 

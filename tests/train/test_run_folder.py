@@ -8,7 +8,8 @@ import torch
 
 from recurra.errors import RunFolderError
 from recurra.train.files import write_atomically
-from recurra.train.run_folder import RunFolder, field, read_json, versions, write_json
+from recurra.train.run_folder import RunFolder, versions, write_json
+from recurra.train.untrusted import field, read_json
 
 WEIGHTS = {"a": torch.randn(3, 4), "b": torch.arange(5)}
 
@@ -43,8 +44,6 @@ def test_a_run_is_not_discarded_by_accident(folder):
     folder.weights.unlink()
     with pytest.raises(RunFolderError, match="already holds a run that was not finished"):
         folder.prepare()
-    with pytest.raises(RunFolderError, match="--resume goes on with a run and --overwrite discards it"):
-        folder.prepare(resume=True, overwrite=True)
     assert folder.config.exists()
 
 
@@ -52,7 +51,27 @@ def test_overwriting_removes_files_of_ours_only(folder):
     (folder.path / "notes.txt").write_text("mine")
     (folder.checkpoints / "last.safetensors").write_bytes(b"x")
     folder.prepare(overwrite=True)
-    assert sorted(p.name for p in folder.path.rglob("*")) == ["checkpoints", "notes.txt"]
+    assert sorted(p.name for p in folder.path.rglob("*")) == ["checkpoints", "config.json", "notes.txt"]
+    assert read_json(folder.config) == {"format": 1, "state": "new", "files": {}}
+
+
+def test_what_a_kill_left_half_written_is_removed(folder):
+    strays = [folder.path / ".config.json.a1b2c3d4", folder.checkpoints / ".last.safetensors.a1b2c3d4"]
+    for stray in (*strays, folder.path / ".notes"):
+        stray.write_bytes(b"x")
+    folder.tidy()
+    assert [p.name for p in folder.path.rglob(".*")] == [".notes"]
+    assert folder.config.exists()
+
+
+def test_checkpoints_that_lie_elsewhere_are_not_touched(folder, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/only.safetensors").write_bytes(b"x")
+    folder.checkpoints.rmdir()
+    folder.checkpoints.symlink_to(tmp_path / "mine")
+    with pytest.raises(RunFolderError, match=r"checkpoints leads out of the run folder\n.*mine"):
+        folder.prepare(overwrite=True)
+    assert (tmp_path / "mine/only.safetensors").exists()
 
 
 def test_a_folder_of_other_things_is_left_alone(tmp_path):
@@ -62,11 +81,6 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path):
             RunFolder(tmp_path).prepare(overwrite=overwrite)
     with pytest.raises(RunFolderError, match="there is a file of that name"):
         RunFolder(tmp_path / "thesis.tex").prepare()
-
-
-def test_resuming_nothing_is_refused(tmp_path):
-    with pytest.raises(RunFolderError, match=r"nothing to resume(.|\n)*leave --resume out"):
-        RunFolder(tmp_path / "none").prepare(resume=True)
 
 
 def test_a_missing_folder_and_one_without_a_run(tmp_path):
@@ -121,9 +135,10 @@ def test_a_damaged_file_is_named(folder, name):
 
 def test_a_run_that_is_not_finished_says_how_to_finish_it(folder):
     folder.weights.unlink()
+    folder.write_config({"task": "test"})
     folder.last.write_bytes(b"x")
     with pytest.raises(RunFolderError, match=r"has no weights(.|\n)*with --resume"):
-        folder.read_weights(expected())
+        folder.require_finished(folder.read_config("test"))
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,34 @@
 from typing import Any
 
 from recurra.cells.base import INITS, Cell, HiddenState
+from recurra.cells.chrono import chrono
+from recurra.cells.coupled_lstm import CoupledLSTMCell
 from recurra.cells.gru import GRUCell
+from recurra.cells.ind_rnn import IndRNNCell
+from recurra.cells.layer_norm_gru import LayerNormGRUCell
 from recurra.cells.layer_norm_lstm import LayerNormLSTMCell
+from recurra.cells.li_gru import LiGRUCell
+from recurra.cells.lru import LRUCell, LRUState
 from recurra.cells.lstm import LSTMCell, LSTMState
 from recurra.cells.lstmp import LSTMPCell, LSTMPState
+from recurra.cells.mgu import MGUCell
 from recurra.cells.min_gru import MinGRUCell
+from recurra.cells.min_lstm import MinLSTMCell
+from recurra.cells.peephole_lstm import PeepholeLSTMCell
+from recurra.cells.qrnn import QRNNCell, QRNNState
+from recurra.cells.rg_lru import RGLRUCell
 from recurra.cells.rnn import RNNCell
+from recurra.cells.slstm import SLSTMCell, SLSTMState
+from recurra.cells.sru import SRUCell, SRUState
+from recurra.cells.wrap import (
+    WRAPPERS,
+    Wrapper,
+    learned_state,
+    recurrent_dropout,
+    residual,
+    weight_drop,
+    zoneout,
+)
 from recurra.errors import UnknownNameError
 
 CELLS: dict[str, type[Cell[Any]]] = {
@@ -17,7 +39,19 @@ CELLS: dict[str, type[Cell[Any]]] = {
     "gru": GRUCell,
     "lstmp": LSTMPCell,
     "layer_norm_lstm": LayerNormLSTMCell,
+    "peephole_lstm": PeepholeLSTMCell,
+    "coupled_lstm": CoupledLSTMCell,
+    "slstm": SLSTMCell,
+    "layer_norm_gru": LayerNormGRUCell,
+    "mgu": MGUCell,
+    "li_gru": LiGRUCell,
+    "ind_rnn": IndRNNCell,
+    "sru": SRUCell,
+    "qrnn": QRNNCell,
     "min_gru": MinGRUCell,
+    "min_lstm": MinLSTMCell,
+    "lru": LRUCell,
+    "rg_lru": RGLRUCell,
 }
 
 
@@ -39,15 +73,39 @@ def cell_named(name: str) -> type[Cell[Any]]:
 __all__ = [
     "CELLS",
     "INITS",
+    "WRAPPERS",
     "Cell",
+    "CoupledLSTMCell",
     "GRUCell",
     "HiddenState",
+    "IndRNNCell",
+    "LRUCell",
+    "LRUState",
     "LSTMCell",
     "LSTMPCell",
     "LSTMPState",
     "LSTMState",
+    "LayerNormGRUCell",
     "LayerNormLSTMCell",
+    "LiGRUCell",
+    "MGUCell",
     "MinGRUCell",
+    "MinLSTMCell",
+    "PeepholeLSTMCell",
+    "QRNNCell",
+    "QRNNState",
+    "RGLRUCell",
     "RNNCell",
+    "SLSTMCell",
+    "SLSTMState",
+    "SRUCell",
+    "SRUState",
+    "Wrapper",
     "cell_named",
+    "chrono",
+    "learned_state",
+    "recurrent_dropout",
+    "residual",
+    "weight_drop",
+    "zoneout",
 ]

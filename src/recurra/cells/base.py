@@ -2,8 +2,8 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Generic, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar, Generic, NamedTuple, Self, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -82,6 +82,9 @@ class Cell(nn.Module, ABC, Generic[S]):
     State: ClassVar[type]
     Constants: ClassVar[type | None] = None
     Input: ClassVar[type | None] = None
+    # Which biases set how long a unit remembers, and the sign with which the logarithm of that time enters each gate
+    # block: recurra.chrono reads it.
+    memory: ClassVar[Mapping[str, tuple[int, ...]]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -177,6 +180,43 @@ class Cell(nn.Module, ABC, Generic[S]):
         leaves = (torch.zeros(batch_size, *extent(s), dtype=dtype, device=device) for s in self.state_shapes.values())
         return self.State(*leaves)  # type: ignore[no-any-return]
 
+    def prepare(self, x: Any, constants: Any) -> tuple["Cell[S]", Any, Any]:
+        """What one scan, or one call, really runs: called once before it, with what the user gave.
+
+        The place to draw what is random (dropout masks), so that the step itself is a function of its arguments.
+
+        Returns:
+            ``(cell, x, constants)``: the cell, or :meth:`bound` to other weights; `x` and `constants` with their masks.
+        """
+        return self, x, constants
+
+    def bound(self, weights: Mapping[str, Tensor]) -> Self:
+        """The same cell on other tensors in place of some weights; what is derived from it is shared, no weight copied.
+
+        Args:
+            weights: by the path of the parameter or buffer, of its shape.
+
+        Example:
+            >>> class Decay(Cell[HiddenState]):
+            ...     def __init__(self, D, H):
+            ...         super().__init__(D, H)
+            ...         self.rate = self.weight("H")
+            ...     def step(self, x, state):
+            ...         h = self.rate * state.h + x
+            ...         return h, HiddenState(h)
+            >>> y, state = Decay(2, 2).bound({"rate": torch.ones(2)})(torch.ones(1, 2), HiddenState(torch.ones(1, 2)))
+            >>> y
+            tensor([[2., 2.]])
+        """
+        made: Self = _bound(self, weights)
+        made.__dict__["_bound_from"] = self.origin
+        return made
+
+    @property
+    def origin(self) -> "Cell[S]":
+        """The cell that this one is bound from, or itself."""
+        return self.__dict__.get("_bound_from", self)  # type: ignore[no-any-return]
+
     def forward(self, x: Any, state: S | None = None, constants: Any = None) -> tuple[Tensor, S]:
         """One step, as :class:`torch.nn.LSTMCell` is used: ``y, state = cell(x_t, state)``.
 
@@ -187,10 +227,11 @@ class Cell(nn.Module, ABC, Generic[S]):
         Raises:
             InputShapeError: `x` is not ``(B, D)``. StateShapeError: a leaf of `state` has another shape.
         """
-        batch_size = self.check_input(x, axes=("B",))[0]
+        cell, x, constants = self.prepare(x, constants)
+        batch_size = cell.check_input(x, axes=("B",))[0]
         first: Tensor = x if self.Input is None else x[0]
-        state = self.initial_state(batch_size, like=first) if state is None else self.check_state(state, batch_size)
-        return self.step(x, state, constants) if self.Constants else self.step(x, state)
+        state = cell.initial_state(batch_size, like=first) if state is None else cell.check_state(state, batch_size)
+        return cell.step(x, state, constants) if self.Constants else cell.step(x, state)
 
     def check_input(self, x: Any, axes: tuple[str, ...]) -> tuple[int, ...]:
         """The sizes of the leading `axes` of `x`, or an error that says what does not fit."""
@@ -262,6 +303,21 @@ class Cell(nn.Module, ABC, Generic[S]):
     def extra_repr(self) -> str:
         """The sizes, for printing."""
         return ", ".join(f"{letter}={size}" for letter, size in self.sizes.items())
+
+
+def _bound(module: Any, weights: Mapping[str, Tensor]) -> Any:
+    made = object.__new__(type(module))
+    made.__dict__.update(module.__dict__)
+    for kind in ("_parameters", "_buffers"):
+        made.__dict__[kind] = {name: weights.get(name, value) for name, value in module.__dict__[kind].items()}
+    below = {path.partition(".")[0] for path in weights if "." in path}
+    made.__dict__["_modules"] = {
+        name: _bound(child, {p.removeprefix(f"{name}."): v for p, v in weights.items() if p.startswith(f"{name}.")})
+        if name in below
+        else child
+        for name, child in module.__dict__["_modules"].items()
+    }
+    return made
 
 
 def _fill(weight: Tensor, shape: str, init: Init) -> None:

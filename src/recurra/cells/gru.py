@@ -37,6 +37,7 @@ class GRUCell(Cell[HiddenState]):
     """
 
     State = HiddenState
+    memory = {"bias": (0, 1, 0)}
 
     def __init__(self, input_size: int, hidden_size: int, reset: str = "after"):
         super().__init__(input_size, hidden_size)

@@ -34,6 +34,7 @@ class LayerNormLSTMCell(Cell[LSTMState]):
     """
 
     State = LSTMState
+    memory = {"bias": (-1, 1, 0, 0)}
 
     def __init__(self, input_size: int, hidden_size: int, eps: float = 1e-5):
         super().__init__(input_size, hidden_size)

@@ -40,6 +40,7 @@ class LSTMCell(Cell[LSTMState]):
     """
 
     State = LSTMState
+    memory = {"bias": (-1, 1, 0, 0)}
 
     def __init__(self, input_size: int, hidden_size: int):
         super().__init__(input_size, hidden_size)

@@ -40,6 +40,7 @@ class LSTMPCell(Cell[LSTMPState]):
     """
 
     State = LSTMPState
+    memory = {"bias": (-1, 1, 0, 0)}
 
     def __init__(self, input_size: int, hidden_size: int, proj_size: int | None = None):
         super().__init__(input_size, hidden_size, P=max(hidden_size // 2, 1) if proj_size is None else proj_size)

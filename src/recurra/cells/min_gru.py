@@ -31,6 +31,7 @@ class MinGRUCell(Cell[HiddenState]):
     """
 
     State = HiddenState
+    memory = {"bias": (-1, 0)}
 
     def __init__(self, input_size: int, hidden_size: int):
         super().__init__(input_size, hidden_size)

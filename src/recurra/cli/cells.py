@@ -18,33 +18,16 @@ def cells(json: Annotated[bool, typer.Option("--json", help="Print one JSON obje
     from rich.console import Console
     from rich.table import Table
 
-    from recurra.cells import CELLS
-    from recurra.engine import explain
-    from recurra.shapes import show
+    from recurra.engine.catalogue import WIDTH, catalogue
 
-    rows = []
-    for name, kind in CELLS.items():
-        cell = kind(128, 128)
-        found = explain(cell)
-        rows.append(
-            {
-                "name": name,
-                "class": kind.__name__,
-                "about": (kind.__doc__ or "").strip().split(" (")[0],
-                "state": {leaf: show(shape) for leaf, shape in cell.state_shapes.items()},
-                "parameters_at_128": sum(p.numel() for p in cell.parameters()),
-                "gemm_depth": found.gemm_depth,
-                "linear": found.linear.startswith("yes"),
-            }
-        )
+    entries = catalogue()
     if json:
-        print(json_format.dumps({"cells": rows}, indent=1))
+        print(json_format.dumps({"cells": [entry.to_dict() for entry in entries]}, indent=1, ensure_ascii=False))
         return
-    table = Table("name", "what it is", "state", "parameters\nD = H = 128", "GEMMs\nin a row", "linear", box=None)
-    for row in rows:
-        states = "  ".join(f"{leaf} {shape}" for leaf, shape in row["state"].items())  # type: ignore[attr-defined]
-        count = f"{row['parameters_at_128']:,}"
-        linear = "yes" if row["linear"] else "no"
-        table.add_row(str(row["name"]), str(row["about"]), states, count, str(row["gemm_depth"]), linear)
+    heads = ("name", "what it is", "state", f"parameters\nD = H = {WIDTH}", "GEMMs\nin a row", "linear")
+    table = Table(*heads, box=None)
+    for e in entries:
+        states = "  ".join(f"{leaf} {shape}" for leaf, shape in e.state.items())
+        table.add_row(e.name, e.about, states, f"{e.parameters:,}", str(e.gemm_depth), "yes" if e.linear else "no")
     Console().print(table)
     print("\nrecurra explain NAME says what the engine derives from one.")

@@ -35,7 +35,8 @@ def train() -> None:
     "recurra train classify reviews.csv --text review --label sentiment --out runs/reviews\n\n"
     "recurra train classify imdb --preset article --data-dir data\n\n"
     "recurra train classify folder_with_train_and_test --cell gru --hidden-size 128 --epochs 5\n\n"
-    "recurra train classify imdb --out runs/imdb-lstm --resume"
+    "recurra train classify imdb --out runs/imdb-lstm --resume\n\n"
+    "torchrun --standalone --nproc-per-node 2 -m recurra train classify reviews.csv"
 )
 def classify(
     data: Annotated[str, typer.Argument(metavar="DATA", help=DATA)],
@@ -77,20 +78,23 @@ def classify(
 ) -> None:
     """Classify texts: learn from labelled ones, keep the best epoch, and report on test texts where there are any.
 
-    Ctrl-C keeps everything up to the last epoch's end, and prints the command that goes on from there.
+    Ctrl-C keeps everything up to the last epoch's end, and prints the command that goes on from there; after any other
+    end, such as a power cut, --resume does the same.
     """
     given = dict(locals())  # first: every option of a classifier has its parameter's name here
     from recurra.cli.inputs import read_splits, run_folder_for
     from recurra.tasks.classify import TextClassifier
+    from recurra.train import ranks
     from recurra.train.settings import require_name
 
     require_name("preset", preset, PRESETS)
     chosen = {k: given[k] for k in TextClassifier().get_params() if given.get(k) is not None}
     classifier = TextClassifier(**{**PRESETS[preset], **chosen, "random_state": seed, "progress": True})
     classifier.settings()
-    splits = read_splits(data, text=text, label=label, test=test, data_dir=data_dir)
-    place = out or run_folder_for(data, str(classifier.cell), resume=resume)
-    say: Callable[[str], None] = (lambda _: None) if json else lambda line: print(line, flush=True)
+    splits = ranks.by_first(lambda: read_splits(data, text=text, label=label, test=test, data_dir=data_dir))
+    place = out or ranks.by_first(lambda: run_folder_for(data, str(classifier.cell), resume=resume))
+    quiet = json or ranks.rank() > 0
+    say: Callable[[str], None] = (lambda _: None) if quiet else lambda line: print(line, flush=True)
     say(f"data     {splits.train.source}: {len(splits.train.texts):,} texts{_others(splits)}")
     say(f"run      {place}")
     try:
@@ -104,8 +108,11 @@ def classify(
             notes={"data": data, "preset": preset, "corpus_fingerprint": splits.fingerprint},
         )
     except (KeyboardInterrupt, SystemExit) as stop:
-        _say_how_to_resume(stop, place)
+        if ranks.rank() == 0:
+            _say_how_to_resume(stop, place)
         raise typer.Exit(130 if isinstance(stop, KeyboardInterrupt) else 143) from None
+    if ranks.rank() > 0:
+        return  # the first process evaluates and reports
     result: dict[str, Any] = {
         "run": str(place),
         "best_epoch": classifier.best_epoch_,
@@ -135,6 +142,11 @@ def _say_how_to_resume(stop: BaseException, place: Path) -> None:
     arguments = [a for a in sys.argv[1:] if a not in ("--resume", "--overwrite")]
     if not any(a == "--out" or a.startswith("--out=") for a in arguments):
         arguments += ["--out", str(place)]
-    word = "resume with" if (place / "checkpoints" / "last.safetensors").exists() else "begin again with"
-    flag = "--resume" if word == "resume with" else "--overwrite"
-    print(f"{word}:  {shlex.join(['recurra', *arguments, flag])}", file=sys.stderr)
+    print(f"resume with:  {shlex.join([*_command(), *arguments, '--resume'])}", file=sys.stderr)
+
+
+def _command() -> list[str]:
+    from recurra.train import ranks
+
+    several = ["torchrun", "--standalone", f"--nproc-per-node={ranks.count()}", "-m", "recurra"]
+    return ["recurra"] if ranks.count() == 1 else several

@@ -5,11 +5,15 @@ from recurra.data.corpora import CORPORA, Corpus, load_corpus, load_splits
 from recurra.data.docstrings import docstrings, read_docstrings
 from recurra.data.public import imdb
 from recurra.data.table import Splits, TextTable, read_table
-from recurra.data.vocabulary import encode, train_word_tokenizer
+from recurra.data.vocabulary import PAD, PAD_ID, UNK, UNK_ID, encode, train_word_tokenizer, word_tokenizer
 from recurra.data.word_vectors import cooccurrence_vectors
 
 __all__ = [
     "CORPORA",
+    "PAD",
+    "PAD_ID",
+    "UNK",
+    "UNK_ID",
     "Batch",
     "Corpus",
     "LengthBucketSampler",
@@ -26,4 +30,5 @@ __all__ = [
     "read_table",
     "stratified_split",
     "train_word_tokenizer",
+    "word_tokenizer",
 ]

@@ -45,7 +45,7 @@ def train_word_tokenizer(texts: Iterable[str], vocab_size: int, *, progress: boo
         raise OptionError(
             "vocab_size must be at least 3", received=str(vocab_size), instead=f"room for {PAD}, {UNK} and a word"
         )
-    learner = _tokenizer({UNK: UNK_ID})
+    learner = word_tokenizer({UNK: UNK_ID})
     learner.train_from_iterator(
         texts, WordLevelTrainer(vocab_size=vocab_size, special_tokens=[PAD, UNK], show_progress=progress)
     )
@@ -54,7 +54,7 @@ def train_word_tokenizer(texts: Iterable[str], vocab_size: int, *, progress: boo
         raise EmptyDataError("the texts hold no words to make a vocabulary of", instead="at least one text with a word")
     # A trained tokenizer takes "[PAD]" in a text for padding; this one has it in the vocabulary only, and lower case
     # keeps texts from it.
-    return _tokenizer(vocabulary)
+    return word_tokenizer(vocabulary)
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> list[Ids]:
@@ -77,7 +77,8 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> list[
     ]
 
 
-def _tokenizer(vocabulary: dict[str, int]) -> Tokenizer:
+def word_tokenizer(vocabulary: dict[str, int]) -> Tokenizer:
+    """The tokenizer of a vocabulary that :func:`train_word_tokenizer` learnt: word -> id, with ``[UNK]`` among them."""
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=UNK))
     tokenizer.normalizer = Normalizers([Replace(Regex(r"<br\s*/?>"), " "), NFKC(), Lowercase()])
     tokenizer.pre_tokenizer = Whitespace()

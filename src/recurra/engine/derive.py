@@ -52,7 +52,7 @@ def derive(cell: Cell[Any]) -> Derived:
     Raises:
         UnderivableStepError: the step uses something outside of the vocabulary.
     """
-    known = _CACHE.setdefault(cell, {})
+    known = _CACHE.setdefault(cell.origin, {})
     key = _structure(cell)
     if key not in known:
         if len(known) >= _KEPT:
@@ -104,4 +104,6 @@ def _structure(cell: nn.Module) -> tuple[Any, ...]:
         for name, value in module.__dict__.items()
         if not name.startswith("_")
     )
-    return settings + tuple((path, tuple(t.shape)) for path, t in leaves_of(cell).items())
+    leaves = leaves_of(cell)
+    first: dict[int, str] = {}  # which leaves are one tensor decides what the graph reads
+    return settings + tuple((path, tuple(t.shape), first.setdefault(id(t), path)) for path, t in leaves.items())

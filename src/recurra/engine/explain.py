@@ -17,7 +17,7 @@ from recurra.steps.stages import Linearity, Scope, Stage, Staged
 from recurra.steps.vjp import save_list
 
 _LINEAR = {
-    Linearity.DIAGONAL: "yes, unit by unit: it could run in parallel over time",
+    Linearity.DIAGONAL: "yes, unit by unit: it can run in parallel over time",
     Linearity.DENSE: "yes, but units mix: a parallel scan would need matrices",
     Linearity.NO: "no",
 }
@@ -139,6 +139,7 @@ def explain(
         saved   7 H per frame for the backward pass
         linear  no
         plan    torch, because it is the kernels behind torch.nn, the fastest here that can
+                not associative: the recurrence is not linear in its state, unit by unit
                 not staged: slower: the derived stages in torch operations
                 not reference: slower: the plain loop over cell.step
     """

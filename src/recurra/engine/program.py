@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recurra.engine.parallel import Between, Grid, like, solve_loop
 from recurra.shapes import extent
 from recurra.steps.graph import Ref, StepGraph
 from recurra.steps.ops import OPS
 from recurra.steps.stages import Scope, Stage, Staged
 
 Call = tuple[Callable[..., Any], tuple[int, ...], int, Any]  # function, places it reads, place it writes, attributes
-Hook = Callable[[int, list[Tensor]], None]  # given a frame and the states of its rows, which it may replace
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,9 @@ class Program:
         sizes: Sequence[int],
         row: Tensor | None = None,
         keep: Iterable[int] = (),
-        before: Hook | None = None,
-        after: Hook | None = None,
+        between: Between | None = None,
         backwards: bool = False,
+        parallel: bool = False,
     ) -> Piece:
         """Run over consecutive frames; there is at least one.
 
@@ -108,8 +108,9 @@ class Program:
             sizes: how many rows run in each frame, never growing.
             row: ``(N,)`` the row of each frame; needed where there are constants.
             keep: nodes to hand back.
-            before, after: called around the step of each frame.
+            between: what happens to the states between frames.
             backwards: go through the frames from the last to the first; rows then join instead of leaving.
+            parallel: solve the LOOP, which is linear in its state, for all frames at once.
         """
         graph, scope, stage, N = self.graph, self.staged.scope, self.staged.stage, sum(sizes)
         values = list(self._numbers)
@@ -136,9 +137,13 @@ class Program:
         at_once(self._calls[Stage.HOIST])
         wanted = set(keep)
         record = sorted(self._read_after_loop | {i for i in wanted if stage[i] is Stage.LOOP})
-        last, tapes = self._loop(values, list(state), sizes, record, before, after, backwards=backwards)
-        for i, tape in zip(record, tapes, strict=True):
-            values[i] = torch.cat(tape[::-1] if backwards else tape)
+        between = between or Between()
+        if parallel:
+            last = self._solved(values, state, sizes, between, per_frame, backwards=backwards)
+        else:
+            last, tapes = self._loop(values, list(state), sizes, record, between, backwards=backwards)
+            for i, tape in zip(record, tapes, strict=True):
+                values[i] = torch.cat(tape[::-1] if backwards else tape)
         at_once(self._calls[Stage.SINK])
         return Piece(
             tuple(self._rows(i, per_frame(i), N) for i in graph.outputs),
@@ -152,12 +157,12 @@ class Program:
         given: list[Tensor],
         sizes: Sequence[int],
         record: Sequence[int],
-        before: Hook | None,
-        after: Hook | None,
+        between: Between,
         *,
         backwards: bool,
     ) -> tuple[list[Tensor], list[list[Tensor]]]:
         graph, scope = self.graph, self.staged.scope
+        added = [v.split(list(sizes)) for v in between.added]
         reads = [
             (i, values[i].split(list(sizes)) if scope[i] is Scope.FRAME else [values[i][:n] for n in sizes])
             for i in self._read_by_loop
@@ -177,8 +182,11 @@ class Program:
             elif n > rows:  # backwards, they begin with their end
                 state = [torch.cat([s, g[rows:n]]) if rows else g[:n] for s, g in zip(state, given, strict=True)]
             rows = n
-            if before is not None:
-                before(t, state)
+            begins = between.begins[t] if between.begins else None
+            if begins is not None and not backwards:
+                state = [torch.where(like(begins, s), i[:n], s) for s, i in zip(state, between.initial, strict=True)]
+            if added:
+                state = [s + pieces[t] for s, pieces in zip(state, added, strict=True)]
             for i, s in zip(graph.states, state, strict=True):
                 env[i] = s
             for i, pieces in reads:
@@ -188,12 +196,38 @@ class Program:
             for i, tape in taped:
                 tape.append(env[i])
             state = [self._rows(i, env[i], n) for i in graph.next_states]
-            if after is not None:
-                after(t, state)
+            if begins is not None and backwards:
+                for caught, s in zip(between.caught, state, strict=True):
+                    caught[:n] += torch.where(like(begins, s), s, 0.0)
+                state = [torch.where(like(begins, s), 0.0, s) for s in state]
         if backwards:
             left = [[g[rows:]] for g in given]
         last = [torch.cat([s, *ended[::-1]]) if ended else s for s, ended in zip(state, left, strict=True)]
         return last, tapes
+
+    def _solved(
+        self,
+        values: list[Any],
+        given: Sequence[Tensor],
+        sizes: Sequence[int],
+        between: Between,
+        known: Callable[[int], Any],
+        *,
+        backwards: bool,
+    ) -> list[Tensor]:
+        """The LOOP for all frames at once: fills `values`, returns the last states."""
+        left = list(self._calls[Stage.LOOP])
+
+        def compute(waiting: set[int]) -> None:
+            nonlocal left
+            for function, args, out, attrs in left:
+                if out not in waiting:
+                    values[out] = function(*map(known, args), attrs=attrs)
+            left = [call for call in left if call[2] in waiting]
+
+        grid = Grid(sizes, given[0].shape[0], backwards)
+        rows = lambda i, value: self._rows(i, torch.as_tensor(value).to(given[0]), grid.count)
+        return solve_loop(self.staged, grid, values, known, compute, rows, given, between)
 
     def _rows(self, node: int, value: Any, rows: int) -> Tensor:
         """A value with its leading axis, also where it is the same for all rows."""

@@ -73,6 +73,7 @@ def make_request(
     return_states: bool = False,
 ) -> Request:
     """Check the arguments of a scan and put them into one form."""
+    cell, x, constants = cell.prepare(x, constants)
     T, B = cell.check_input(x, axes=("T", "B"))
     leaves = (x,) if cell.Input is None else tuple(x)
     lengths = None if lengths is None else check_lengths(lengths, T, B)

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from recurra.engine.derive import BackwardProgram, Derived, derive, leaves_of
 from recurra.engine.frames import Frames
-from recurra.engine.program import Hook, Piece, evaluate_weights
+from recurra.engine.parallel import Between
+from recurra.engine.program import Piece, evaluate_weights
 from recurra.engine.request import Leaves, Request, Result
 from recurra.shapes import extent, numel
 from recurra.steps.vjp import WeightGrad
@@ -30,6 +31,7 @@ class _Job:
     resets: list[Tensor | None]
     return_states: bool
     save: str | int
+    parallel: bool  # the LOOP is solved for all frames of a piece at once
     counts: tuple[int, ...]  # how many tensors are inputs, states, states of a reset, constants, weights
 
     def split(self, tensors: Sequence[Any]) -> list[tuple[Any, ...]]:
@@ -52,7 +54,9 @@ class _Job:
         """
         sizes = self.frames.sizes
         T, B = len(sizes), max(sizes)
-        if self.save == "all":
+        if self.save == "all" and self.parallel:
+            length = T
+        elif self.save == "all":
             length = max(1, _CACHED_BYTES // (B * self._widest * itemsize))
         elif self.save == "sqrt":
             length = math.isqrt(T - 1) + 1
@@ -78,27 +82,12 @@ class _Job:
             sizes=sizes[first:last],
             row=None if self.row is None else self.row[start:stop],
             keep=keep,
-            before=self._resetting(first, initial),
+            between=Between(self.resets[first:last], initial) if initial else None,
+            parallel=self.parallel,
         )
-
-    def _resetting(self, first: int, initial: Leaves) -> Hook | None:
-        if not initial:
-            return None
-
-        def before(t: int, state: list[Tensor]) -> None:
-            mask = self.resets[first + t]
-            if mask is not None:
-                for k, (s, i) in enumerate(zip(state, initial, strict=True)):
-                    state[k] = torch.where(_like(mask, s), i[: s.shape[0]], s)
-
-        return before
 
 
 _CACHED_BYTES = 1 << 20  # of the widest value of a piece: several of them share a core's second-level cache
-
-
-def _like(mask: Tensor, value: Tensor) -> Tensor:
-    return mask.view(-1, *[1] * (value.dim() - 1))
 
 
 class _Pieces:
@@ -196,20 +185,6 @@ class _BackwardRun:
         sizes, (first, last) = job.frames.sizes, cut
         start, stop = sum(sizes[:first]), sum(sizes[:last])
         at = sizes[first:last]
-        d_states = [d[start:stop].split(list(at)) for d in self.d_states]
-
-        def before(t: int, state: list[Tensor]) -> None:
-            for k, pieces in enumerate(d_states):
-                state[k] = state[k] + pieces[t]
-
-        def after(t: int, state: list[Tensor]) -> None:
-            mask = job.resets[first + t]
-            if mask is not None:
-                for k, d in enumerate(state):
-                    n, cut_off = d.shape[0], _like(mask, d)
-                    self.initial_grads[k][:n] += torch.where(cut_off, d, 0.0)
-                    state[k] = torch.where(cut_off, 0.0, d)
-
         row = None if job.row is None else job.row[start:stop]
         done = self.step.program.run(
             inputs=[self.dy[start:stop], *(kept[i] for i in step.saved)],
@@ -218,9 +193,13 @@ class _BackwardRun:
             weights=self.values,
             sizes=at,
             row=row,
-            before=before if d_states else None,
-            after=after if self.initial_grads else None,
+            between=Between(
+                job.resets[first:last] if self.initial_grads else (),
+                added=tuple(d[start:stop] for d in self.d_states),
+                caught=tuple(self.initial_grads),
+            ),
             backwards=True,
+            parallel=job.parallel,
         )
         for k, output in step.inputs.items():
             self.input_grads[k].append(done.outputs[output])
@@ -276,8 +255,8 @@ def _differentiable(
     return [next(found) if need else None for need in needs]
 
 
-def run(request: Request, save: str | int) -> Result:
-    """Run a request whose cell can be derived."""
+def run(request: Request, save: str | int, *, parallel: bool = False) -> Result:
+    """Run a request whose cell can be derived; `parallel`, if it is linear in its state, for all frames at once."""
     derived = derive(request.cell)
     graph = derived.forward.graph
     x, device, dtype = request.x, request.x[0].device, request.x[0].dtype
@@ -306,7 +285,7 @@ def run(request: Request, save: str | int) -> Result:
     if not torch.is_grad_enabled():  # autograd would still say that weights need a gradient, and all would be kept
         tensors = [t.detach() for t in tensors]
     counts = (*map(len, parts), len(weights))
-    job = _Job(derived, frames, resets, request.return_states, save, counts)
+    job = _Job(derived, frames, resets, request.return_states, save, parallel, counts)
     outputs = [o.to(dtype) if o.dtype == work else o for o in _Scan.apply(job, *tensors)]
     K = len(graph.states)
     state = tuple(frames.unsort(s) for s in outputs[1 : 1 + K])

@@ -1,5 +1,7 @@
 """The nn.Module surface."""
 
+from recurra.layers.accelerate import Acceleration, accelerate
+from recurra.layers.drop_in import GRU, LSTM, RNN
 from recurra.layers.recurrent import LayerState, Recurrent
 
-__all__ = ["LayerState", "Recurrent"]
+__all__ = ["GRU", "LSTM", "RNN", "Acceleration", "LayerState", "Recurrent", "accelerate"]

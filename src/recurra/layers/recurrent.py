@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from recurra.cells import Cell, cell_named
+from recurra.cells import learned_state as begin_learned
 from recurra.engine import options, scan
 from recurra.errors import CellDefinitionError, OptionError, ResetError, StateShapeError
 
@@ -32,6 +33,7 @@ class Recurrent(nn.Module):
         num_layers: L; follows from `hidden_size` where that gives one number a layer.
         bidirectional: run a second cell from the last valid frame to the first; outputs stand side by side.
         dropout: probability of zeroing an output between layers, in training.
+        learned_state: learn the state that sequences begin with, and that a reset sets (:func:`recurra.learned_state`).
         batch_first: inputs and outputs are ``(B, T, ...)``; ``(T, B, ...)`` where it is False.
         device, dtype: where and as what the weights are made.
 
@@ -57,6 +59,7 @@ class Recurrent(nn.Module):
         *,
         bidirectional: bool = False,
         dropout: float = 0.0,
+        learned_state: bool = False,
         batch_first: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -67,7 +70,8 @@ class Recurrent(nn.Module):
             raise OptionError("dropout must be at least 0 and less than 1", received=repr(dropout))
         self.input_size, self.widths, self.dropout = input_size, widths, dropout
         self.bidirectional, self.batch_first = bidirectional, batch_first
-        make = cell_named(cell) if isinstance(cell, str) else cell
+        named = cell_named(cell) if isinstance(cell, str) else cell
+        make = (lambda D, H: begin_learned(_made(named, D, H))) if learned_state else named
         self.layers = nn.ModuleList()
         width = input_size
         for H in widths:

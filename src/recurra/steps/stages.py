@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from functools import cached_property
 
-from recurra.shapes import numel
+from recurra.shapes import extent, numel
 from recurra.steps.graph import StepGraph
 from recurra.steps.ops import Kind
 
@@ -81,52 +81,82 @@ class Staged:
         return max((depth[i] for i in self.graph.next_states), default=0)
 
     @cached_property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """The states by position, in groups that feed one another, each after those that it reads."""
+        graph = self.graph
+        reads = [{k for k, s in enumerate(graph.states) if s in self.below(i)} for i in graph.next_states]
+        for _ in reads:  # what is read by way of others
+            reads = [r | {k for j in r for k in reads[j]} for r in reads]
+        left, order = set(range(len(reads))), list[tuple[int, ...]]()
+        while left:
+            first = min(left, key=lambda k: (len(reads[k] & left), k))
+            group = {first} | {k for k in reads[first] & left if first in reads[k]}
+            order.append(tuple(sorted(group)))
+            left -= group
+        return tuple(order)
+
+    @cached_property
     def linearity(self) -> Linearity:
-        """Whether the recurrence is linear in its state, so that it may be run in parallel over time."""
+        """Whether the recurrence is linear in its state, so that it may be run in parallel over time.
+
+        A group of states counts as linear where its factors read other groups alone: those are solved before it.
+        """
+        rank = {"free": 0, "diagonal": 1, "dense": 2, "no": 3}
+        worst = "free"
+        for group in self.groups:
+            form = self._forms({self.graph.states[k] for k in group})
+            worst = max([worst, *(form[self.graph.next_states[k]] for k in group)], key=rank.__getitem__)
+        return {"dense": Linearity.DENSE, "no": Linearity.NO}.get(worst, Linearity.DIAGONAL)
+
+    def _forms(self, states: set[int]) -> list[str]:
+        """How each node depends on these states."""
         rank = {"free": 0, "diagonal": 1, "dense": 2, "no": 3}
         form: list[str] = []
         for i, node in self.graph:
             of = [form[a] for a in node.args]
             worst = max(of, key=rank.__getitem__, default="free")
-            if node.op == "leaf" and i in self.graph.states:
+            if i in states:
                 form.append("diagonal")
-            elif worst in ("free", "no") or node.op in ("add", "sub", "neg"):
+            elif worst in ("free", "no"):
+                form.append(worst)
+            elif node.op in ("slice", "cat", "reshape", "expand", "sum", "mean") or node.kind is Kind.CONTRACTION:
+                form.append("dense")  # units meet other units
+            elif any(f == "diagonal" and self._wide(a) != self._wide(i) for a, f in zip(node.args, of, strict=True)):
+                form.append("dense")  # one unit is spread over several
+            elif node.op in ("add", "sub", "neg"):
                 form.append(worst)
             elif node.op == "mul" or (node.op == "div" and of[1] == "free"):
                 form.append(worst if of.count("free") == 1 else "no")
             elif node.op == "where" and of[0] == "free":
                 form.append(worst)
-            elif node.op in ("slice", "cat", "reshape", "expand", "sum", "mean") or node.kind is Kind.CONTRACTION:
-                form.append("dense")  # units meet other units
             else:
                 form.append("no")
-        ends = [form[i] for i in self.graph.next_states]
-        own = all(
-            form[i] != "diagonal" or _reads_only(self.graph, i, s)
-            for i, s in zip(self.graph.next_states, self.graph.states, strict=True)
-        )
-        worst = max(ends, key=rank.__getitem__, default="free")
-        if worst in ("free", "diagonal"):
-            return Linearity.DIAGONAL if own else Linearity.DENSE
-        return Linearity.DENSE if worst == "dense" else Linearity.NO
+        return form
+
+    def _wide(self, node: int) -> tuple[int, ...]:
+        return extent(self.graph.nodes[node].shape)
+
+    def below(self, node: int) -> set[int]:
+        """A node and everything that it depends on."""
+        todo, seen = [node], set[int]()
+        while todo:
+            i = todo.pop()
+            if i not in seen:
+                seen.add(i)
+                todo.extend(self.graph.nodes[i].args)
+        return seen
+
+    def depends_on(self, states: set[int]) -> list[int]:
+        """The nodes of the LOOP that depend on these states, in order."""
+        found = set(states)
+        for i, node in self.graph:
+            if any(a in found for a in node.args):
+                found.add(i)
+        return [i for i in self.nodes(Stage.LOOP) if i in found]
 
     def widths(self, nodes: list[int]) -> int:
         """How many numbers these values hold for one sequence."""
         return sum(numel(self.graph.nodes[i].shape) for i in nodes)
-
-
-def _reads_only(graph: StepGraph, node: int, state: int) -> bool:
-    """Whether `state` is the only leaf of the state that `node` depends on."""
-    todo, seen = [node], set[int]()
-    while todo:
-        i = todo.pop()
-        if i in seen:
-            continue
-        seen.add(i)
-        if i in graph.states and i != state:
-            return False
-        todo.extend(graph.nodes[i].args)
-    return True
 
 
 def stages(graph: StepGraph) -> Staged:

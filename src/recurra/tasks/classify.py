@@ -19,14 +19,16 @@ from torch.utils.data import DataLoader, Dataset
 
 from recurra.cells import CELLS
 from recurra.data import Batch, LengthBucketSampler, collate, encode, stratified_split, train_word_tokenizer
-from recurra.errors import NotFittedError, OptionError
+from recurra.errors import DataError, NotFittedError, OptionError
 from recurra.tasks import saved
 from recurra.tasks.given import Labels, Targets, checked_labels, checked_texts, classes_of, fingerprint, targets_among
 from recurra.tasks.text_network import INITIAL_DEVIATION, TextNetwork, poolings_named
+from recurra.train import ranks
 from recurra.train.files import write_atomically
 from recurra.train.randomness import seeded
-from recurra.train.run_folder import RunFolder, machine, read_json, versions, write_json
+from recurra.train.run_folder import FINISHED, NEW, TRAINING, RunFolder, machine, versions, write_json
 from recurra.train.settings import FitSettings, plain, require_name, require_number, require_whole
+from recurra.train.untrusted import read_json
 
 if TYPE_CHECKING:
     from recurra.train.module import Step
@@ -127,13 +129,15 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     ) -> Self:
         """Fit on texts and their labels.
 
+        Under ``torchrun`` its processes train together: call it in each with the same data.
+
         Args:
             texts: none of them empty.
             labels: as many, all strings, all integers or all booleans.
             validation: held-out texts and labels; None: `validation_fraction` of the training texts.
             run_dir: leave a run folder there: settings, weights, figures, checkpoints and a report.
-            resume: go on with the run in `run_dir` from the end of its last epoch; data and settings must be the same,
-                and the weights are then those of a run that was never stopped.
+            resume: go on with the run in `run_dir` from the end of its last epoch, or begin it where none has ended;
+                data and settings must be the same, and the weights are then those of a run that was never stopped.
             overwrite: discard a run that `run_dir` already holds.
             notes: kept in the run's config, such as the name of the data.
 
@@ -147,7 +151,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         began = time.perf_counter()
         self.__dict__.pop("best_epoch_", None)  # a fit that fails leaves nothing that looks fitted
-        settings, seed = self._checked(), self._seed()
+        settings, seed = self._checked(), ranks.by_first(self._seed)
         documents = checked_texts(texts)
         known = checked_labels(labels, len(documents))
         classes, targets = classes_of(known)
@@ -163,6 +167,12 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             "versions": versions(),
             "machine": machine(),
         }
+        if len({*ranks.gathered(about["data"]["fingerprint"])}) > 1:
+            raise DataError(
+                "the processes of torchrun were given different data",
+                received=f"process {ranks.rank()}: {len(documents)} texts",
+                instead="the same texts in the same order in each; their batches are divided by fit",
+            )
         if validation is None and self.validation_fraction:
             kept, out = stratified_split(targets, plain(self.validation_fraction), seed)
             held, held_targets = [documents[i] for i in out], targets[out]
@@ -172,14 +182,17 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.classes_, self.seed_, self.about_ = classes, seed, about
         with nullcontext(run_dir) if run_dir is not None else tempfile.TemporaryDirectory() as place:
             folder = RunFolder(place)
+            state = NEW
             if run_dir is not None:
-                folder.prepare(resume=resume, overwrite=overwrite)
-            if resume and saved.is_finished(self, folder):
+                state = ranks.by_first(lambda: saved.begin(self, folder, resume=resume, overwrite=overwrite))
+            if state == FINISHED:
                 return self._adopt(type(self).load(folder.path, cells=[self.cell] if callable(self.cell) else ()))
-            if resume:
-                self.tokenizer_ = saved.tokenizer_of(folder)
+            if state == TRAINING:
+                self.tokenizer_ = ranks.by_first(lambda: saved.tokenizer_of(folder))
             else:
                 self.tokenizer_ = train_word_tokenizer(documents, plain(self.vocab_size))
+            writes = run_dir is not None and ranks.rank() == 0
+            if writes and state == NEW:
                 saved.write_config(self, folder)
             train = Rows(encode(self.tokenizer_, documents, plain(self.max_tokens)), targets)
             if self.max_epochs is None:
@@ -188,7 +201,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             valid = Rows(encode(self.tokenizer_, held, plain(self.max_tokens)), held_targets) if held else None
             with seeded(seed):
                 self.network_ = self._network()
-                if self.word_vectors == "cooccurrence" and not resume:
+                if self.word_vectors == "cooccurrence" and state == NEW:
                     self._begin_with_cooccurrence(train.tokens, seed)
                 fitted = fit(
                     self.network_,
@@ -197,12 +210,12 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                     valid.batches(INFERENCE_BATCH, seed=None) if valid else None,
                     settings,
                     checkpoints=folder.checkpoints,
-                    resume=resume,
+                    resume=state == TRAINING,
                     progress=self.progress,
                 )
             self.history_, self.best_epoch_ = fitted.history, fitted.best_epoch
             self.about_["seconds"] = round(time.perf_counter() - began, 1)
-            if run_dir is not None:
+            if writes:
                 if held:
                     self._record(folder, "held out", held, held_targets)
                 else:
@@ -269,6 +282,8 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         if not self.__sklearn_is_fitted__():
             raise NotFittedError("this TextClassifier is not fitted", instead="fit(texts, labels) first")
+        if ranks.rank():
+            return
         folder = RunFolder(path)
         folder.prepare(overwrite=overwrite)
         folder.write_weights(self.network_.state_dict())
@@ -363,8 +378,10 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         probabilities = self.predict_proba(texts)
         figures = classification_figures(targets, probabilities, self.classes_)
+        if ranks.rank():
+            return figures
         known = read_json(folder.metrics) if folder.metrics.exists() else {}
-        metrics = {"history": self.history_, "best_epoch": self.best_epoch_, **known, split: figures}
+        metrics = {**known, "history": self.history_, "best_epoch": self.best_epoch_, split: figures}
         write_json(folder.metrics, metrics)
         write_atomically(folder.report, classification_report(self, split, texts, targets, probabilities, figures))
         return figures

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from typing_extensions import override
 
-from recurra.train.randomness import random_states, restore_random_states
+from recurra.train import ranks
+from recurra.train.randomness import random_states, restore_random_states, seed_apart
 from recurra.train.settings import MONITORS
 
 Epoch = dict[str, float]  # "epoch" (from 1), "loss", "valid_loss", "learning_rate", "seconds", and the task's figures
@@ -41,24 +42,28 @@ class KeepEpochs(Checkpoint):
         self.history: list[Epoch] = []
         self.best_epoch = 0  # from 1; 0: none yet
         self._began = time.perf_counter()
-        self._random: dict[str, Any] | None = None
+        self._random: list[dict[str, Any]] = []  # of each process, where a training is resumed
 
     @override
     def state_dict(self) -> dict[str, Any]:
         """What a resumed training needs: the figures so far, and the states of all random generators."""
-        return {"history": self.history, "best_epoch": self.best_epoch, "random": random_states()}
+        first, *others = ranks.gathered(random_states())
+        return {"history": self.history, "best_epoch": self.best_epoch, "random": first, "others": others}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The inverse; random states are put in place when training begins, after Lightning has drawn what it draws."""
         self.history, self.best_epoch = state_dict["history"], state_dict["best_epoch"]
-        self._random = state_dict["random"]
+        self._random = [state_dict["random"], *state_dict.get("others", [])]  # "others": not in the oldest ones
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin where the saved epoch ended."""
-        if self._random is not None:
-            restore_random_states(self._random)
+        """Begin where the saved epoch ended, and let each process draw its own random numbers."""
+        rank = ranks.rank()
+        if rank < len(self._random):
+            restore_random_states(self._random[rank])
+        elif rank:  # the first one draws what it would draw alone
+            seed_apart(torch.initial_seed(), rank, trainer.current_epoch)
         self._stop_if_patience_is_over(trainer)  # a run may have been killed just after its last epoch was saved
 
     @override

@@ -33,6 +33,12 @@ def write_atomically(path: Path, content: bytes | str) -> None:
             os.close(folder)
 
 
+def remove_strays(path: Path) -> None:
+    """Remove what :func:`write_atomically` leaves beside `path` when the process is killed in it."""
+    for stray in path.parent.glob(f".{path.name}.*"):
+        stray.unlink(missing_ok=True)
+
+
 def sha256_of(path: Path) -> str:
     """The SHA-256 sum of a file, as hexadecimal digits."""
     with path.open("rb") as file:

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from typing_extensions import override
 
-from recurra.errors import DivergedError, RunFolderError
+from recurra.errors import DivergedError
+from recurra.train import ranks
 from recurra.train.settings import FitSettings
 
 
@@ -38,7 +39,7 @@ class FitModule(LightningModule):
         Raises:
             DivergedError: it is NaN or infinite.
         """
-        step = self.objective(self.network, batch)
+        step = self._step(batch)
         if not torch.isfinite(step.loss):
             raise DivergedError(
                 f"the training loss became {step.loss.item()} in epoch {self.current_epoch + 1}, batch {batch_idx + 1}",
@@ -52,38 +53,59 @@ class FitModule(LightningModule):
     @override
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """The figures of a held-out batch."""
-        step = self.objective(self.network, batch)
+        step = self._step(batch)
         figures = {"valid_loss": step.loss, **{f"valid_{k}": v for k, v in step.figures.items()}}
         self.log_dict(figures, on_step=False, on_epoch=True, batch_size=step.size)
+
+    def _step(self, batch: Any) -> Step:
+        if isinstance(batch, ranks.Share):
+            return whole(self.objective(self.network, batch.batch), batch.counts)
+        return self.objective(self.network, batch)
 
     @override
     def configure_optimizers(self) -> Any:
         """AdamW (Adam, where nothing decays), and the schedule, one step a batch."""
-        settings = self.settings
-        optimizer = torch.optim.AdamW(self.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-        total = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: learning_rate_factor(settings, step, total)
-        )
+        optimizer, schedule = self._optimizer(int(self.trainer.estimated_stepping_batches))
         # An epoch's end is saved before Lightning steps an epochwise schedule, so only a stepwise one resumes exactly.
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    @override
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Hold a checkpoint's weights against the network before any is copied.
+    def untrained(self) -> dict[str, Any]:
+        """What a checkpoint of this training must be like: see :func:`recurra.train.resumable.require_resumable`."""
+        optimizer, schedule = self._optimizer(1)
+        shapes = [torch.empty_like(w, device="meta") for w in self.parameters()]
+        states = {i: {"step": torch.zeros(()), "exp_avg": w, "exp_avg_sq": w} for i, w in enumerate(shapes)}
+        loops = ("fit_loop", "validate_loop", "test_loop", "predict_loop")
+        return {
+            "state_dict": self.state_dict(),
+            "loops": {name: getattr(self.trainer, name).state_dict() for name in loops},
+            "optimizer_states": [{**optimizer.state_dict(), "state": states}],
+            "lr_schedulers": [schedule.state_dict()],
+        }
 
-        Raises:
-            RunFolderError: names or shapes differ.
-        """
-        found = {k: tuple(v.shape) for k, v in checkpoint["state_dict"].items()}
-        expected = {k: tuple(v.shape) for k, v in self.state_dict().items()}
-        if found != expected:
-            differing = sorted(k for k in found.keys() | expected.keys() if found.get(k) != expected.get(k))
-            raise RunFolderError(
-                "the checkpoint is of another network",
-                received=", ".join(f"{k}: {found.get(k, 'missing')}" for k in differing[:4]),
-                instead=", ".join(f"{k}: {expected.get(k, 'none')}" for k in differing[:4]),
-            )
+    def _optimizer(self, total: int) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
+        settings = self.settings
+        optimizer = torch.optim.AdamW(self.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        factor = lambda step: learning_rate_factor(settings, step, total)
+        return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def whole(step: Step, counts: bool) -> Step:
+    """The step of the whole batch, the same in all processes, made of each one's share of it.
+
+    The gradient of its loss is that of the share, scaled so that the mean over processes, which is what DDP takes, is
+    the gradient of the whole batch's loss.
+
+    Args:
+        step: of the share. counts: False where the share is a row of another process's.
+    """
+    size = step.size if counts else 0
+    own = torch.stack([step.loss.detach(), *step.figures.values()]).double()
+    sums = torch.cat([own * size, own.new_tensor([size])])
+    distributed.all_reduce(sums)
+    loss, *figures = (sums[:-1] / sums[-1]).to(step.loss.dtype)
+    total = int(sums[-1])
+    scaled = step.loss * (size * ranks.count() / total)
+    return Step(loss + (scaled - scaled.detach()), total, dict(zip(step.figures, figures, strict=True)))
 
 
 def learning_rate_factor(settings: FitSettings, step: int, total: int) -> float:

@@ -15,6 +15,7 @@ Nothing here is pickled, and no code is imported by a name found in a file.
 import json
 import math
 import platform
+import reprlib
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -22,17 +23,25 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 import recurra
 from recurra.errors import RunFolderError
-from recurra.train.files import sha256_of, write_atomically
+from recurra.train import ranks
+from recurra.train.files import remove_strays, sha256_of, write_atomically
+from recurra.train.untrusted import (
+    AGAIN,
+    LARGEST_JSON,
+    LARGEST_WEIGHTS,
+    field,
+    open_tensors,
+    read_json,
+    require_plain,
+)
 
 FORMAT = 1
-LARGEST_JSON = 64 * 2**20  # bytes; a vocabulary of 100,000 words takes about 3 MiB
+NEW, TRAINING, FINISHED = "new", "training", "finished"  # a run before its first epoch's end, after it, and at its end
 PACKAGES = ("torch", "lightning", "numpy", "tokenizers", "safetensors")
-AGAIN = "train again with --overwrite, or restore the folder from a copy"
 
 # safetensors' names of dtypes
 DTYPES = {
@@ -62,28 +71,17 @@ class RunFolder:
         self.metrics = self.path / "metrics.json"
         self.report = self.path / "report.html"
         self.checkpoints = self.path / "checkpoints"
-        self.last = self.checkpoints / "last.safetensors"
+        self.last, self.best = self.checkpoints / "last.safetensors", self.checkpoints / "best.safetensors"
 
-    def prepare(self, *, resume: bool = False, overwrite: bool = False) -> None:
+    def prepare(self, *, overwrite: bool = False) -> None:
         """Make the folder ready to train in; a run that is there already is kept unless the caller says otherwise.
 
         Raises:
-            RunFolderError: it holds a run, and neither `resume` nor `overwrite` is set; or it holds other files; or
-                there is nothing in it to resume.
+            RunFolderError: it holds a run, and `overwrite` is not set; or it holds other files.
         """
         if self.path.exists() and not self.path.is_dir():
             raise RunFolderError("a run needs a folder, and there is a file of that name", received=str(self.path))
-        if resume and overwrite:
-            raise RunFolderError("--resume goes on with a run and --overwrite discards it: give one of them")
         holds_run = self.config.exists()
-        if resume:
-            if not self.last.exists() and not self.weights.exists():
-                raise RunFolderError(
-                    "there is nothing to resume: no epoch of a run has ended in that folder",
-                    received=str(self.path),
-                    instead="leave --resume out" + (", and give --overwrite" if holds_run else ""),
-                )
-            return
         if holds_run and not overwrite:
             state = "finished run" if self.weights.exists() else "run that was not finished"
             raise RunFolderError(
@@ -91,6 +89,7 @@ class RunFolder:
                 received=str(self.path),
                 instead="--resume to go on with it, --overwrite to discard it, or another folder",
             )
+        self.tidy()
         foreign = [f for f in self.path.iterdir() if f.name != self.checkpoints.name] if self.path.is_dir() else []
         if not holds_run and foreign:
             raise RunFolderError(
@@ -99,10 +98,26 @@ class RunFolder:
                 instead="a new folder",
             )
         self.checkpoints.mkdir(parents=True, exist_ok=True)
-        # Only files of ours go; the config goes last, so that a run cut off here still reads as a run.
-        checkpoints = sorted(self.checkpoints.glob("*.safetensors"))
-        for file in (*checkpoints, self.weights, self.tokenizer, self.metrics, self.report, self.config):
+        # First, so that a run cut off from here on reads as one that is to begin, whatever is left of an older one.
+        write_json(self.config, {"format": FORMAT, "state": NEW, "files": {}})
+        # Only files of ours go.
+        for file in (*self.checkpoints.glob("*.safetensors"), self.weights, self.tokenizer, self.metrics, self.report):
             file.unlink(missing_ok=True)
+
+    def tidy(self) -> None:
+        """Remove what a process that was killed while it wrote left beside the files of the run.
+
+        Raises:
+            RunFolderError: the checkpoints lie elsewhere, where nothing is ours to remove.
+        """
+        if self.checkpoints.is_symlink():
+            raise RunFolderError(
+                f"{self.checkpoints} leads out of the run folder",
+                received=str(self.checkpoints.resolve()),
+                instead="a folder of its own there",
+            )
+        for file in (self.config, self.weights, self.tokenizer, self.metrics, self.report, self.last, self.best):
+            remove_strays(file)
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write ``config.json``, with the format, and the sums of the files that reading will hold it against."""
@@ -126,26 +141,29 @@ class RunFolder:
             )
         config = read_json(self.config)
         version = config.get("format")
-        if version != FORMAT:
+        if type(version) is not int or version != FORMAT:
             raise RunFolderError(
-                f"{self.config} is of format {version!r}; this version of recurra reads format {FORMAT}",
+                f"{self.config} is of format {reprlib.repr(version)}; this version of recurra reads format {FORMAT}",
                 instead="a version of recurra that reads it" if isinstance(version, int) else AGAIN,
             )
-        if config.get("task") != task:
-            raise RunFolderError(f"the run is of another task than {task!r}", received=repr(config.get("task")))
+        if config.get("state") != NEW and config.get("task") != task:
+            raise RunFolderError(f"the run is of another task than {task!r}", received=reprlib.repr(config.get("task")))
         files = field(config, "files", dict, self.config)
         for name, said in files.items():
             self._check_file(name, said)
         return config
 
-    def require_finished(self) -> None:
-        """Raise RunFolderError where a training has not come to its end."""
-        if not self.weights.exists():
+    def require_finished(self, config: Mapping[str, Any]) -> None:
+        """Raise RunFolderError where a training has not come to its end, or a file has no sum in the config."""
+        if config.get("state") != FINISHED or not self.weights.exists():
             raise RunFolderError(
-                f"the run has no weights: {self.weights.name} is missing",
+                f"the run has no weights: it is not finished, or {self.weights.name} is missing",
                 received=str(self.path),
                 instead="finish it: the command of its training with --resume" if self.last.exists() else AGAIN,
             )
+        bare = [f.name for f in (self.weights, self.tokenizer) if f.exists() and f.name not in config["files"]]
+        if bare:
+            raise RunFolderError(f"{self.config} is damaged: it has no sum of {bare[0]}", instead=AGAIN)
 
     def write_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Write ``model.safetensors``."""
@@ -162,32 +180,26 @@ class RunFolder:
         Raises:
             RunFolderError: the file is missing, damaged or truncated, does not fit, or holds NaN or infinite weights.
         """
-        self.require_finished()
-        try:
-            with safe_open(self.weights, "pt") as file:
-                names = set(file.keys())
-                if names != expected.keys():
-                    missing, unknown = sorted(expected.keys() - names), sorted(names - expected.keys())
+        with open_tensors(self.weights, LARGEST_WEIGHTS) as file:
+            names = set(file.keys())
+            if names != expected.keys():
+                missing, unknown = sorted(expected.keys() - names), sorted(names - expected.keys())
+                raise RunFolderError(
+                    f"{self.weights} does not fit {self.config.name}: weights are missing or unknown",
+                    received=f"missing {reprlib.repr(missing)}, unknown {reprlib.repr(unknown)}",
+                    instead=AGAIN,
+                )
+            for name, tensor in expected.items():
+                part = file.get_slice(name)
+                found = tuple(part.get_shape()), DTYPES.get(part.get_dtype(), part.get_dtype())
+                if found != (tuple(tensor.shape), tensor.dtype):
                     raise RunFolderError(
-                        f"{self.weights} does not fit {self.config.name}: weights are missing or unknown",
-                        received=f"missing {missing[:3]}, unknown {unknown[:3]}",
+                        f"{self.weights} does not fit {self.config.name}: {name} must be "
+                        f"{tuple(tensor.shape)} of {tensor.dtype}",
+                        received=f"{reprlib.repr(found[0])} of {found[1]}",
                         instead=AGAIN,
                     )
-                for name, tensor in expected.items():
-                    part = file.get_slice(name)
-                    found = tuple(part.get_shape()), DTYPES.get(part.get_dtype(), part.get_dtype())
-                    if found != (tuple(tensor.shape), tensor.dtype):
-                        raise RunFolderError(
-                            f"{self.weights} does not fit {self.config.name}: {name} must be "
-                            f"{tuple(tensor.shape)} of {tensor.dtype}",
-                            received=f"{found[0]} of {found[1]}",
-                            instead=AGAIN,
-                        )
-                tensors = {name: file.get_tensor(name) for name in expected}
-        except SafetensorError as error:
-            raise RunFolderError(
-                f"{self.weights} is damaged or truncated", received=str(error), instead=AGAIN
-            ) from error
+            tensors = {name: file.get_tensor(name) for name in expected}
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                 raise RunFolderError(f"{self.weights} holds weights that are NaN or infinite: {name}", instead=AGAIN)
@@ -196,15 +208,15 @@ class RunFolder:
     def _check_file(self, name: str, said: Any) -> None:
         known = {f.name: f for f in (self.weights, self.tokenizer)}
         if name not in known or not isinstance(said, dict):
-            raise RunFolderError(f"{self.config} names a file that no run has", received=repr(name), instead=AGAIN)
+            raise RunFolderError(
+                f"{self.config} names a file that no run has", received=reprlib.repr(name), instead=AGAIN
+            )
         path = known[name]
-        if not path.is_file():
-            raise RunFolderError(f"a file of the run is missing: {name}", received=str(self.path), instead=AGAIN)
-        size = path.stat().st_size
+        size = require_plain(path, {self.weights: LARGEST_WEIGHTS, self.tokenizer: LARGEST_JSON}[path])
         if size != said.get("bytes"):
             raise RunFolderError(
                 f"{path} is damaged or truncated",
-                received=f"{size} bytes, {said.get('bytes')} were written",
+                received=f"{size} bytes, {reprlib.repr(said.get('bytes'))} were written",
                 instead=AGAIN,
             )
         if sha256_of(path) != said.get("sha256"):
@@ -214,43 +226,6 @@ class RunFolder:
 def write_json(path: Path, document: Any) -> None:
     """Write JSON, indented, in UTF-8, without NaN."""
     write_atomically(path, json.dumps(without_nan(document), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        RunFolderError: the file is missing, larger than any run's, not UTF-8, or not an object.
-    """
-    if not path.is_file():
-        raise RunFolderError(f"a file of the run is missing: {path.name}", received=str(path.parent), instead=AGAIN)
-    size = path.stat().st_size
-    if size > LARGEST_JSON:
-        raise RunFolderError(f"{path} is larger than any run's", received=f"{size} bytes", instead="look who made it")
-    try:
-        document = json.loads(path.read_bytes())
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RunFolderError(f"{path} is damaged or truncated: no JSON", received=str(error), instead=AGAIN) from error
-    if not isinstance(document, dict):
-        raise RunFolderError(f"{path} is damaged: no JSON object", received=type(document).__name__, instead=AGAIN)
-    return document
-
-
-def field(document: Mapping[str, Any], name: str, kind: type | tuple[type, ...], path: Path) -> Any:
-    """An entry of a JSON object, of the type it must have.
-
-    Raises:
-        RunFolderError: it is missing or of another type.
-    """
-    value = document.get(name)
-    kinds = kind if isinstance(kind, tuple) else (kind,)
-    if type(value) not in kinds:
-        raise RunFolderError(
-            f"{path} is damaged: {name!r} must be {' or '.join(k.__name__ for k in kinds)}",
-            received=repr(value)[:80] if name in document else "nothing",
-            instead=AGAIN,
-        )
-    return value
 
 
 def without_nan(value: Any) -> Any:
@@ -276,11 +251,12 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """Where it trained: system, processor, torch's threads, and a GPU's name."""
+    """Where it trained: system, processor, torch's threads, processes, and a GPU's name."""
     return {
         "system": platform.system(),
         "processor": torch.backends.cpu.get_cpu_capability(),
         "architecture": platform.machine(),
         "threads": torch.get_num_threads(),
+        "processes": ranks.count(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }

@@ -6,6 +6,7 @@ matched exactly: a subclass could carry state that this would lose, so it is ref
 """
 
 import math
+import reprlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -84,9 +85,9 @@ def decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
                 return DECODE[tag](content, tensors)
             except RunFolderError:
                 raise  # a ValueError too, of a value further in
-            except (TypeError, ValueError, KeyError, AttributeError) as error:
+            except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
                 raise RunFolderError("a checkpoint is damaged: a value cannot be read", received=repr(tag)) from error
-    raise RunFolderError("a checkpoint is damaged: a value of no known form", received=repr(value)[:80])
+    raise RunFolderError("a checkpoint is damaged: a value of no known form", received=reprlib.repr(value))
 
 
 def _pairs(content: Any, tensors: Mapping[str, Tensor]) -> list[tuple[Any, Any]]:

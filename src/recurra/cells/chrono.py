@@ -1,0 +1,51 @@
+"""Chrono initialisation: how long units remember, set by the time that the data needs."""
+
+import torch
+from torch import nn
+
+from recurra.cells.base import Cell
+from recurra.errors import CellDefinitionError, OptionError
+
+
+def chrono(module: nn.Module, longest: float) -> nn.Module:
+    """Let the units of a module's cells remember for times spread up to `longest` frames (Tallec & Ollivier, 2018).
+
+    Of each unit a time u is drawn uniformly between 1 and ``longest - 1``; the bias of its forget gate becomes log u,
+    and that of its input gate the negative of it.
+
+    Args:
+        module: a cell, or anything that holds some; the biases of its gates are set in place.
+        longest: the longest dependence expected, in frames; more than 2.
+
+    Returns:
+        The module.
+
+    Raises:
+        CellDefinitionError: it holds no cell with a gate that sets how long it remembers. OptionError: `longest`.
+
+    Example:
+        >>> from recurra import LSTMCell
+        >>> _ = torch.manual_seed(0)
+        >>> i, f, g, o = chrono(LSTMCell(3, 100), longest=200).bias.chunk(4)
+        >>> bool((f == -i).all()), bool((f >= 0).all()), bool(f.max() > 4)
+        (True, True, True)
+    """
+    if not longest > 2:
+        raise OptionError("longest must be more than 2 frames", received=repr(longest))
+    cells = [m for m in module.modules() if isinstance(m, Cell) and m.memory]
+    if not cells:
+        raise CellDefinitionError(
+            "there is no cell here whose gates set how long it remembers",
+            received=type(module).__name__,
+            instead="an LSTM, a GRU or another gated cell; a cell of your own says so in Cell.memory",
+        )
+    with torch.no_grad():
+        for cell in cells:
+            for name, signs in cell.memory.items():
+                bias = cell.get_parameter(name)
+                blocks = bias.chunk(len(signs))
+                times = torch.empty_like(blocks[0]).uniform_(1, longest - 1).log()
+                for block, sign in zip(blocks, signs, strict=True):
+                    if sign:
+                        block.copy_(sign * times)
+    return module
