@@ -285,5 +285,13 @@ def test_layers_travel_to_spawned_loaders():
         assert torch.equal(batch[0], data[k])
 
 
+def test_they_can_be_explained():
+    found = recurra.explain(nn.Sequential(nn.Linear(2, 3), GRU(3, 4, 2)), T=50, B=8)
+    assert (found.cell, found.sizes, found.gemm_depth) == ("GRUCell", {"D": 3, "H": 4}, 1)
+    assert [c.input_size for c in LSTM(3, 4, 2, bidirectional=True).cells()] == [3, 3, 8, 8]
+    with pytest.raises(recurra.errors.CellDefinitionError, match=r"no recurra\.Cell in this module"):
+        recurra.explain(nn.LSTM(3, 4))
+
+
 def test_they_are_public():
     assert {"RNN", "LSTM", "GRU", "accelerate"} <= set(recurra.__all__)

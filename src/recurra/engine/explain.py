@@ -109,6 +109,14 @@ def _segment(staged: Staged, nodes: Iterable[int]) -> str:
     return ", ".join([*parts, *([f"{pointwise} pointwise"] if pointwise else [])]) or "layout alone"
 
 
+def _cells_of(module: nn.Module) -> list[Cell[Any]]:
+    """A cell itself, or those of a layer that binds them to its own parameters."""
+    if isinstance(module, Cell):
+        return [module]
+    cells = getattr(module, "cells", None) if isinstance(module, nn.RNNBase) else None
+    return list(cells()) if callable(cells) else []
+
+
 def explain(
     cell: Cell[Any] | nn.Module,
     *,
@@ -143,7 +151,7 @@ def explain(
                 not staged: slower: the derived stages in torch operations
                 not reference: slower: the plain loop over cell.step
     """
-    found = next((m for m in cell.modules() if isinstance(m, Cell)), None)
+    found = next((c for m in cell.modules() for c in _cells_of(m)), None)
     if found is None:
         raise CellDefinitionError("there is no recurra.Cell in this module", received=type(cell).__name__)
     cell = found

@@ -105,6 +105,10 @@ class _Layer:
             every = tuple(v.squeeze(1 + batch) for v in every)
         return (y, self._shaped(last), self._shaped(every)) if return_states else (y, self._shaped(last))
 
+    def cells(self: Any) -> list[Cell[Any]]:
+        """All cells, layer by layer, forward before backward, on the parameters as they are now."""
+        return [cell for cells in self._cells() for cell in cells]
+
     def _packed(
         self: Any, input: PackedSequence, hx: Any, lengths: Tensor | None, reset: Tensor | None, return_states: bool
     ) -> Any:
