@@ -10,6 +10,7 @@ from torch.nn.utils import parametrizations, parametrize
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from recurra import GRU, LSTM, RNN, accelerate
+from recurra.errors import OptionError
 from recurra.testing import assert_within_eps
 
 
@@ -124,7 +125,25 @@ def test_the_measurement_itself_runs(kind):
 def test_compiled_and_quantised_layers_are_left():
     with pytest.warns(DeprecationWarning, match="torch.jit.script"):
         scripted = torch.jit.script(nn.LSTM(3, 4))
-    assert "compiled TorchScript" in accelerate(nn.ModuleList([scripted])).left["0"]
+    model = nn.ModuleList([scripted, torch.ao.nn.quantizable.LSTM(3, 4)])
+    left = accelerate(model).left
+    assert set(left) == {"0", "1"}
+    assert "compiled TorchScript" in left["0"]
+    assert left["1"] == "it is quantised"
+
+
+def test_what_only_sounds_recurrent_is_not_looked_at():
+    class GRUBlock(nn.Linear):
+        pass
+
+    found = accelerate(GRUBlock(2, 2))
+    assert not found.swapped
+    assert not found.left
+
+
+def test_what_is_no_module_is_refused():
+    with pytest.raises(OptionError, match=r"takes a torch.nn.Module(.|\n)*list"):
+        accelerate([nn.LSTM(3, 4)])
 
 
 def test_a_model_without_recurrent_layers():
