@@ -237,6 +237,14 @@ def test_gradients_of_each_sample_by_torch_func(layer):
             assert_within_eps(one[name], p.grad.double(), 40, what=name)
 
 
+def test_a_layer_first_run_inside_of_vmap_draws_nothing():
+    layer = LSTM(9, 11, 2)  # sizes of no other test: nothing has been derived for them
+    x, before = torch.randn(3, T, 1, 9), torch.random.get_rng_state()
+    y = torch.func.vmap(lambda x: layer(x, lengths=None, return_states=True)[0])(x)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert_within_eps(y[1], layer(x[1])[0].double(), 40)
+
+
 def test_ensembles(layer):
     others = [copy.deepcopy(layer) for _ in range(3)]
     for k, other in enumerate(others):

@@ -321,6 +321,8 @@ def _bound(module: Any, weights: Mapping[str, Tensor]) -> Any:
 
 
 def _fill(weight: Tensor, shape: str, init: Init) -> None:
+    if weight.is_meta:  # nothing to fill, and torch.func may forbid to draw
+        return
     head = _BLOCKS.match(shape)
     blocks = int(head[1]) if head else 1
     with torch.no_grad():

@@ -42,7 +42,7 @@ MODES: dict[str, tuple[Callable[[int, int, int], Cell[Any]], Callable[[Any, Any]
 @functools.lru_cache(maxsize=1024)
 def _skeleton(mode: str, D: int, H: int, P: int) -> Cell[Any]:
     """A cell without memory for weights, to be bound to some; what is derived from it serves all of its sizes."""
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+    with torch.device("meta"):
         return MODES[mode][0](D, H, P)
 
 
