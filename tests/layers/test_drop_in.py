@@ -122,6 +122,15 @@ def test_every_state_is_given_back(kind):
     assert torch.equal(leaves(every)[0][2][torch.arange(B), LENGTHS - 1], y[torch.arange(B), LENGTHS - 1, :H])
 
 
+def test_states_of_packed_frames_are_given_padded():
+    layer, x = LSTM(D, H, 2, bidirectional=True), torch.randn(T, B, D)
+    packed = pack_padded_sequence(x, LENGTHS, enforce_sorted=False)
+    y, _, every = layer(packed, return_states=True)
+    z, _, expected = layer(x, lengths=LENGTHS, return_states=True)
+    assert torch.equal(pad_packed_sequence(y)[0], z)
+    assert all(torch.equal(a, b) for a, b in zip(every, expected, strict=True))
+
+
 def test_a_reset_begins_anew():
     layer, x = LSTM(D, H, batch_first=True), torch.randn(B, T, D)
     reset = torch.zeros(B, T, dtype=torch.bool)
@@ -148,7 +157,7 @@ def test_wrong_input():
         layer(packed, lengths=LENGTHS)
     with pytest.raises(LengthsError, match="a single sequence has its length already"):
         layer(torch.randn(T, D), lengths=LENGTHS)
-    with pytest.raises(ResetError, match="resets and states of all frames need a padded input"):
+    with pytest.raises(ResetError, match="resets need a padded input"):
         layer(packed, reset=torch.zeros(B, T, dtype=torch.bool))
     with pytest.raises(RuntimeError, match="For batched 3-D input, hx should also be 3-D, got 2-D"):
         layer(torch.randn(B, T, D), (torch.zeros(1, H), torch.zeros(1, H)), lengths=LENGTHS)

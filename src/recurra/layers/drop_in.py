@@ -73,7 +73,8 @@ class _Layer:
 
         Returns:
             ``(output, hx)`` as torch.nn gives them. With `return_states` a third, like ``hx`` with an axis of time:
-            ``(L * directions, T, B, H)``, or ``(L * directions, B, T, H)`` with `batch_first`.
+            ``(L * directions, T, B, H)``, or ``(L * directions, B, T, H)`` with `batch_first`; of a PackedSequence
+            padded, time first.
 
         Raises:
             RuntimeError, ValueError: torch.nn's own, where shapes or dtypes do not fit. LengthsError, ResetError.
@@ -115,17 +116,15 @@ class _Layer:
         """A PackedSequence in, one out: packed frames are those of padded input with its lengths."""
         if lengths is not None:
             raise LengthsError("a PackedSequence has its length already")
-        if reset is not None or return_states:
-            raise ResetError(
-                "resets and states of all frames need a padded input", instead="pad_packed_sequence, and lengths="
-            )
+        if reset is not None:
+            raise ResetError("resets need a padded input", instead="pad_packed_sequence, and lengths=")
         x, lengths = pad_packed_sequence(input)
-        y, last, _ = self._run(x, self._leaves(hx, single=False), lengths, None, False)
+        y, last, every = self._run(x, self._leaves(hx, single=False), lengths, None, return_states)
         if input.sorted_indices is not None:
             y, lengths = y.index_select(1, input.sorted_indices), lengths[input.sorted_indices.to(lengths.device)]
         valid = (torch.arange(len(y))[:, None] < lengths).to(y.device)
         output = PackedSequence(y[valid], input.batch_sizes, input.sorted_indices, input.unsorted_indices)
-        return output, self._shaped(last)
+        return (output, self._shaped(last), self._shaped(every)) if return_states else (output, self._shaped(last))
 
     def _shaped(self: Any, leaves: tuple[Tensor, ...]) -> Any:
         """A state as torch.nn gives it."""
