@@ -30,10 +30,13 @@ def leaves(state):
     return state if isinstance(state, tuple) else (state,)
 
 
-def results(layer, form, dtype, seed=1):
-    """Outputs, states and all gradients under a random cotangent; torch.nn is given lengths by packing."""
+def results(layer, form, dtype, held=None, seed=1):
+    """Outputs, states and all gradients under a random cotangent; torch.nn is given lengths by packing.
+
+    Numbers are drawn so that the dtype `held` can hold them.
+    """
     rng = torch.Generator().manual_seed(seed)
-    draw = lambda *s: torch.randn(*s, generator=rng, dtype=torch.float64).to(dtype)
+    draw = lambda *s: torch.randn(*s, generator=rng, dtype=torch.float64).to(held or dtype).to(dtype)
     lengths = LENGTHS.sort(descending=True)[0] if form == "packed_sorted" else LENGTHS
     L, single = layer.num_layers * (1 + layer.bidirectional), form == "unbatched"
     x = draw(T, D) if single else draw(B, T, D) if layer.batch_first else draw(T, B, D)
@@ -61,7 +64,7 @@ def results(layer, form, dtype, seed=1):
 
 
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")  # torch says it once
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=lambda d: str(d)[6:])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=lambda d: str(d)[6:])
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no_bias"])
 @pytest.mark.parametrize("batch_first", [True, False], ids=["batch_first", "time_first"])
 @pytest.mark.parametrize("bidirectional", [False, True], ids=["one_way", "both_ways"])
@@ -75,24 +78,13 @@ def test_equals_torch_nn(kind, layers, bidirectional, batch_first, bias, dtype):
     assert ours.load_state_dict(theirs.state_dict()) == theirs.load_state_dict(ours.state_dict())
     exact = copy.deepcopy(theirs).double()
     for form in FORMS:
-        expected, found, measure = results(exact, form, torch.float64), results(ours, form, dtype), None
+        expected, found, measure = results(exact, form, torch.float64, dtype), results(ours, form, dtype), None
         assert found.keys() == expected.keys()
         if dtype is not torch.float64:
             measure = results(theirs, form, dtype)
         for name, ref in expected.items():
             own = relative_error(measure[name], ref) if measure else 0.0
-            assert_within_eps(found[name], ref, 12, own=own, what=f"{form}: {name}")
-
-
-def test_bfloat16_runs_as_torch_nn_does():
-    torch.manual_seed(0)
-    theirs, ours = nn.LSTM(D, H, dtype=torch.bfloat16), LSTM(D, H, dtype=torch.bfloat16)
-    ours.load_state_dict(theirs.state_dict())
-    exact = copy.deepcopy(theirs).double()
-    expected = results(exact, "lengths", torch.float64)
-    measure = results(theirs, "staged", torch.bfloat16)  # torch.nn packs no bfloat16 on every machine
-    for name, value in results(ours, "lengths", torch.bfloat16).items():
-        assert_within_eps(value, expected[name], 12, own=4 * relative_error(measure[name], measure[name].double()))
+            assert_within_eps(found[name], ref, own=own, what=f"{form}: {name}")
 
 
 def test_attributes_and_what_torch_says_are_torchs():
