@@ -50,7 +50,7 @@ def _require_weights(found: Any, like: Mapping[str, Tensor]) -> None:
     """Weights of other names, shapes or dtypes are of another network, which is said before anything else."""
     shapes = {k: _form(v) for k, v in found.items()} if isinstance(found, dict) else {}
     expected = {k: _form(v) for k, v in like.items()}
-    differing = [k for k in shapes.keys() | expected.keys() if shapes.get(k) != expected.get(k)]
+    differing = [k for k in {**shapes, **expected} if shapes.get(k) != expected.get(k)]
     if differing:
         names = sorted(differing, key=str)[:4]
         said = [", ".join(f"{reprlib.repr(k)}: {s.get(k, 'none')}" for k in names) for s in (shapes, expected)]
@@ -69,7 +69,7 @@ def unlike(found: Any, like: Any, where: str = "") -> Iterator[tuple[str, Any]]:
     elif isinstance(like, Mapping):
         for key in sorted(found.keys() ^ like.keys(), key=str):
             yield f"{where}.{str(key)[:40]}".strip("."), found.get(key)
-        for key in found.keys() & like.keys():
+        for key in (k for k in like if k in found):
             yield from unlike(found[key], like[key], f"{where}.{key}".strip("."))
     elif isinstance(like, list | tuple):
         if len(found) != len(like):
@@ -100,7 +100,7 @@ def _with_states_of(found: Mapping[str, Any], like: Mapping[str, Any]) -> dict[s
         groups = saved.get("param_groups")
         if isinstance(groups, list) and all(isinstance(g, dict) for g in groups):
             for group, settings in zip(groups, fresh["param_groups"], strict=False):
-                for name in settings.keys() - {"lr"}:
+                for name in sorted(settings.keys() - {"lr"}):
                     if name in group and repr(group[name]) != repr(settings[name]):  # a tensor's == is no bool
                         raise _unlike(f"optimizer_states.param_groups.{name}", group[name])
     return {**like, "optimizer_states": expected}
