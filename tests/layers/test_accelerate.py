@@ -148,3 +148,15 @@ def test_what_is_no_module_is_refused():
 
 def test_a_model_without_recurrent_layers():
     assert str(accelerate(nn.Linear(2, 2))) == "there is no recurrent layer of torch.nn in this model"
+
+
+def test_layers_that_a_swap_would_not_change_or_would_break_are_left():
+    replaced = nn.LSTM(3, 4)
+    replaced.forward = lambda x: x
+    model = nn.ModuleDict({"a": nn.DataParallel(nn.GRU(3, 4)), "b": replaced, "c": nn.RNN(3, 4, device="meta")})
+    for only_if_faster in (True, False):
+        found = accelerate(model, only_if_faster=only_if_faster)
+        assert not found.swapped
+        assert "inside of nn.DataParallel" in found.left["a.module"]
+        assert "forward was replaced" in found.left["b"]
+        assert "meta device" in found.left["c"]

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 import recurra
 from recurra import GRU, LSTM, RNN, Recurrent, options
-from recurra.errors import LengthsError, ResetError
+from recurra.errors import InputTypeError, LengthsError, ResetError
 from recurra.testing import assert_within_eps, relative_error
 
 T, B, D, H = 5, 4, 3, 4
@@ -145,6 +145,8 @@ def test_dropout_between_layers_is_drawn_in_training_alone():
 def test_wrong_input():
     layer = LSTM(D, H, batch_first=True)
     packed = pack_padded_sequence(torch.randn(B, T, D), LENGTHS, True, enforce_sorted=False)
+    with pytest.raises(InputTypeError, match=r"takes a tensor or a PackedSequence(.|\n)*list"):
+        layer([1.0], lengths=LENGTHS)
     with pytest.raises(LengthsError, match="a PackedSequence has its length already"):
         layer(packed, lengths=LENGTHS)
     with pytest.raises(LengthsError, match="a single sequence has its length already"):

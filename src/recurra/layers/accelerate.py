@@ -68,9 +68,12 @@ def accelerate(model: nn.Module, *, only_if_faster: bool = True) -> Acceleration
     swapped: dict[str, str] = {}
     left: dict[str, str] = {}
     said: dict[int, tuple[dict[str, str], str]] = {}  # a layer in several places is looked at once
+    copied = {id(m) for outer in model.modules() if isinstance(outer, nn.DataParallel) for m in outer.modules()}
     for path, module in model.named_modules(remove_duplicate=False):
         if id(module) not in said:
             verdict = _refusal(module)
+            if verdict == "" and id(module) in copied:
+                verdict = "it is inside of nn.DataParallel, which copies layers in each call"
             if verdict is None:
                 continue
             if not verdict:
@@ -90,7 +93,11 @@ def _refusal(module: nn.Module) -> str | None:
     kind = _kind(module)
     if kind in SWAPS:
         lazy = any(isinstance(p, nn.parameter.UninitializedParameter) for p in module.parameters())
-        return "its parameters have no shape yet: run it once first" if lazy else ""
+        if lazy:
+            return "its parameters have no shape yet: run it once first"
+        if "forward" in vars(module):
+            return "its forward was replaced, so its class would change nothing"
+        return "its parameters hold no numbers: move it off the meta device first" if _on_meta(module) else ""
     if kind in SWAPS.values():
         return "it is one of ours already"
     if isinstance(module, nn.RNNBase):
@@ -100,6 +107,10 @@ def _refusal(module: nn.Module) -> str | None:
     if kind.__module__.startswith("torch.ao.") and kind.__name__ in _NAMES:
         return "it is quantised"
     return None
+
+
+def _on_meta(module: nn.Module) -> bool:
+    return any(p.is_meta for p in module.parameters())
 
 
 def _kind(module: nn.Module) -> type[nn.Module]:

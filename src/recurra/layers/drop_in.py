@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from recurra.cells import Cell, GRUCell, LSTMCell, LSTMPCell, RNNCell
 from recurra.engine import current_options, scan
-from recurra.errors import LengthsError, ResetError
+from recurra.errors import InputTypeError, LengthsError, ResetError
 
 Weights = dict[str, Tensor]
 
@@ -77,8 +77,13 @@ class _Layer:
             padded, time first.
 
         Raises:
-            RuntimeError, ValueError: torch.nn's own, where shapes or dtypes do not fit. LengthsError, ResetError.
+            RuntimeError, ValueError: torch.nn's own, where shapes or dtypes do not fit.
+            InputTypeError, LengthsError, ResetError: see the message.
         """
+        if not isinstance(input, Tensor | PackedSequence):
+            raise InputTypeError(
+                f"{type(self).__name__} takes a tensor or a PackedSequence", received=type(input).__name__
+            )
         if isinstance(input, PackedSequence):
             return self._packed(input, hx, lengths, reset, return_states)
         if lengths is None and reset is None and not return_states and _vendor_may_run():
