@@ -42,6 +42,10 @@ class Wrapper(Cell[Any]):
         made.__dict__["_modules"]["cell"] = inner
         return made
 
+    def step(self, x: Any, state: Any, *constants: Any) -> tuple[Tensor, Any]:
+        """The inner cell's."""
+        return self.cell.step(x, state, *constants)
+
     def reset_parameters(self) -> None:
         """Draw the inner cell's weights anew."""
         self.cell.reset_parameters()
@@ -228,10 +232,6 @@ class WeightDrop(Wrapper):
             return made.around(inner), x, constants
         return super().prepare(x, constants)
 
-    def step(self, x: Any, state: Any, *constants: Any) -> tuple[Tensor, Any]:
-        """The inner cell's."""
-        return self.cell.step(x, state, *constants)
-
 
 def weight_drop(cell: Cell[Any], p: float, weights: Sequence[str] = ("weight_hh",)) -> WeightDrop:
     """In training, zero a part of the recurrent weights, drawn once a scan (Wan et al., 2013; Merity et al., 2018).
@@ -298,10 +298,6 @@ class LearnedState(Wrapper):
         """The learned one, the same for each sequence."""
         leaves = (p if like is None else p.to(like) for p in self.initial)
         return self.State(*(leaf.expand(batch_size, *leaf.shape) for leaf in leaves))
-
-    def step(self, x: Any, state: Any, *constants: Any) -> tuple[Tensor, Any]:
-        """The inner cell's."""
-        return self.cell.step(x, state, *constants)
 
 
 def learned_state(cell: Cell[Any]) -> LearnedState:

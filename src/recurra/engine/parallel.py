@@ -117,8 +117,7 @@ def solve_loop(
     unsolved = set(graph.states)
     for group in staged.groups:
         compute(set(staged.depends_on(unsolved)))
-        leaves = [graph.states[k] for k in group]
-        unsolved -= set(leaves)
+        unsolved -= {graph.states[k] for k in group}
         A, b = _recurrence(staged, group, grid, known, rows)
         start = [given[k] for k in group]
         added = [grid.spread(between.added[k], 0.0) for k in group] if between.added else None
@@ -131,13 +130,13 @@ def solve_loop(
                 anew = [_plus(row, [between.initial[k] for k in group], v) for row, v in zip(A, b, strict=True)]
             b = [torch.where(like(begins, v), a, v) for a, v in zip(anew, b, strict=True)]
             A = [[None if f is None else torch.where(like(begins, f), 0.0, f) for f in row] for row in A]
-        for k, leaf, first, after in zip(group, leaves, start, solve(A, b, start), strict=True):
-            before = torch.cat([first[None], after[:-1]])
+        for place, (k, after) in enumerate(zip(group, solve(A, b, start), strict=True)):
+            before = torch.cat([start[place][None], after[:-1]])
             if begins is not None and not grid.backwards:
                 before = torch.where(like(begins, before), between.initial[k], before)
-            if between.added:
-                before = before + grid.spread(between.added[k], 0.0)
-            values[leaf] = grid.pack(before)
+            if added is not None:
+                before = before + added[place]
+            values[graph.states[k]] = grid.pack(before)
             last[k] = after[-1]
     compute(set())
     if begins is not None and grid.backwards:

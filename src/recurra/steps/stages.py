@@ -34,6 +34,9 @@ class Linearity(Enum):
     NO = "no"
 
 
+_FORMS = ("free", "diagonal", "dense", "no")  # how a value depends on states, the worst last
+
+
 @dataclass(frozen=True)
 class Staged:
     """A step graph with the stage of each node, and what follows from the stages.
@@ -101,20 +104,18 @@ class Staged:
 
         A group of states counts as linear where its factors read other groups alone: those are solved before it.
         """
-        rank = {"free": 0, "diagonal": 1, "dense": 2, "no": 3}
         worst = "free"
         for group in self.groups:
             form = self._forms({self.graph.states[k] for k in group})
-            worst = max([worst, *(form[self.graph.next_states[k]] for k in group)], key=rank.__getitem__)
+            worst = max([worst, *(form[self.graph.next_states[k]] for k in group)], key=_FORMS.index)
         return {"dense": Linearity.DENSE, "no": Linearity.NO}.get(worst, Linearity.DIAGONAL)
 
     def _forms(self, states: set[int]) -> list[str]:
         """How each node depends on these states."""
-        rank = {"free": 0, "diagonal": 1, "dense": 2, "no": 3}
         form: list[str] = []
         for i, node in self.graph:
             of = [form[a] for a in node.args]
-            worst = max(of, key=rank.__getitem__, default="free")
+            worst = max(of, key=_FORMS.index, default="free")
             if i in states:
                 form.append("diagonal")
             elif worst in ("free", "no"):
