@@ -24,6 +24,7 @@ class BackwardProgram:
 
     step: Backward
     program: Program
+    memo: dict[Any, Any] = field(default_factory=dict)  # what executors make of it, under keys of their own
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Derived:
     """What the engine derives from a cell: its step as a program, and the derivative for what needs one."""
 
     forward: Program
+    memo: dict[Any, Any] = field(default_factory=dict)  # what executors make of it, under keys of their own
     _backward: dict[Needs, BackwardProgram] = field(default_factory=dict)
 
     def backward(self, inputs: frozenset[int], constants: frozenset[int], weights: frozenset[int]) -> BackwardProgram:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from recurra.cells import Cell
-from recurra.engine import reference, staged, vendor
+from recurra.engine import native, reference, staged, vendor
 from recurra.engine.derive import derive
 from recurra.engine.options import current_options
 from recurra.engine.request import Request, Result
@@ -36,6 +36,10 @@ def _staged_refusal(request: Request) -> str:
     except UnderivableStepError as refusal:
         return str(refusal).splitlines()[0] + f" ({_received(refusal)})"
     return ""
+
+
+def _native_refusal(request: Request) -> str:
+    return native.refusal(request) or _staged_refusal(request)
 
 
 def _associative_refusal(request: Request) -> str:
@@ -79,6 +83,7 @@ def _vendor_refusal(request: Request) -> str:
 EXECUTORS: dict[str, Executor] = {
     e.name: e
     for e in (
+        Executor("native", "the native machine, forward and backward", _native_refusal, native.run),
         Executor("torch", "the kernels behind torch.nn", _vendor_refusal, vendor.run),
         Executor(
             "associative",

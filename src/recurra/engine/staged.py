@@ -258,6 +258,29 @@ def _differentiable(
 def run(request: Request, save: str | int, *, parallel: bool = False) -> Result:
     """Run a request whose cell can be derived; `parallel`, if it is linear in its state, for all frames at once."""
     derived = derive(request.cell)
+    dtype = request.x[0].dtype
+    work = torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
+    named = leaves_of(request.cell)
+    weights = evaluate_weights(
+        derived.forward.graph,
+        derived.forward.weights,
+        lambda path: _raised(named[path], work),
+        torch.empty((), dtype=work, device=request.x[0].device),
+    )
+    initial = request.initial() if request.reset is not None else ()
+    return over_leaves(derived, request, initial, weights, save, parallel=parallel)
+
+
+def over_leaves(
+    derived: Derived,
+    request: Request,
+    initial: Leaves,
+    weights: Sequence[Tensor],
+    save: str | int,
+    *,
+    parallel: bool = False,
+) -> Result:
+    """Run a request with these states of a reset and these values of the derived step's weights."""
     graph = derived.forward.graph
     x, device, dtype = request.x, request.x[0].device, request.x[0].dtype
     lengths = None if request.lengths is None else request.lengths.cpu()
@@ -267,21 +290,14 @@ def run(request: Request, save: str | int, *, parallel: bool = False) -> Result:
         every = tuple(s.expand(request.T, *s.shape) for s in request.state) if request.return_states else None
         return Result(y, request.state, every)
     work = torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
-    named = leaves_of(request.cell)
-    weights = evaluate_weights(
-        graph,
-        derived.forward.weights,
-        lambda path: _raised(named[path], work),
-        torch.empty((), dtype=work, device=device),
-    )
     resets = frames.resets(request.reset)
     parts: list[Sequence[Tensor]] = [
         [frames.pack(v) for v in x],
         [frames.sort(s) for s in request.state],
-        [frames.sort(s) for s in request.initial()] if any(r is not None for r in resets) else [],
+        [frames.sort(s) for s in initial] if any(r is not None for r in resets) else [],
         [frames.sort(c) for c in request.constants],
     ]
-    tensors = [_raised(v, work) for part in parts for v in part] + weights
+    tensors = [_raised(v, work) for part in parts for v in part] + list(weights)
     if not torch.is_grad_enabled():  # autograd would still say that weights need a gradient, and all would be kept
         tensors = [t.detach() for t in tensors]
     counts = (*map(len, parts), len(weights))

@@ -1,0 +1,1 @@
+"""Kernels: they run step programs, knowing no cell and no Module."""

@@ -1,0 +1,221 @@
+// Matrix products on packed panels. Each element of a result is one sum in one order, k from first to last, whatever the
+// number of rows, the tile it falls into and the cut of k: the same bits for one row as for a thousand.
+#pragma once
+
+#include "vector.h"
+
+namespace recurra::RECURRA_TARGET {
+
+constexpr int PANEL_VECTORS = 2;
+constexpr int ACCUMULATORS = REGISTERS == 32 ? 24 : 12;
+constexpr int TILE_ROWS = ACCUMULATORS / PANEL_VECTORS;
+template <class T>
+constexpr int PANEL = PANEL_VECTORS * LANES<T>;
+
+// Depth of a block: a panel of it and a tile of rows stay in a first-level cache of 32 KiB.
+template <class T>
+constexpr int DEPTH = 24 * 1024 / int(sizeof(T)) / PANEL<T>;
+
+template <class T>
+constexpr int64_t packed_size(int n, int k) {
+    return int64_t((n + PANEL<T> - 1) / PANEL<T>) * PANEL<T> * k;
+}
+
+constexpr int panels(int n, int width) { return (n + width - 1) / width; }
+
+// matrix (n, k) -> panels [n / PANEL][k][PANEL], zeros behind the last column; panels [first, last).
+template <class T>
+void pack_panels(const T* matrix, int64_t row, int64_t column, int n, int k, T* packed, int first, int last) {
+    constexpr int P = PANEL<T>;
+    for (int p = first; p < last; p++) {
+        T* to = packed + int64_t(p) * k * P;
+        const int width = n - p * P < P ? n - p * P : P;
+        const T* from = matrix + int64_t(p) * P * row;
+        if (row == 1) {  // columns of the result lie side by side
+            for (int i = 0; i < k; i++, to += P) {
+                memcpy(to, from + i * column, size_t(width) * sizeof(T));
+                for (int j = width; j < P; j++) to[j] = 0;
+            }
+            continue;
+        }
+        constexpr int BLOCK = 16;  // of k: each row of the matrix is read a cache line at a time
+        for (int i0 = 0; i0 < k; i0 += BLOCK) {
+            const int i1 = i0 + BLOCK < k ? i0 + BLOCK : k;
+            for (int j = 0; j < P; j++)
+                for (int i = i0; i < i1; i++) to[int64_t(i) * P + j] = j < width ? from[j * row + i * column] : T(0);
+        }
+    }
+}
+
+// c (M, V vectors) = (add or 0) + a (M, k) @ panels; V counts vectors over consecutive panels `stride` apart.
+template <class T, int M, int V>
+ALWAYS_INLINE void tile(const T* a, int64_t lda, int k, const T* b, int64_t stride, const T* add, int64_t ldadd, T* c,
+                        int64_t ldc, int columns) {
+    constexpr int L = LANES<T>;
+    Vec<T> acc[M][V];
+    const bool whole = columns >= V * L;
+#pragma GCC unroll 16
+    for (int r = 0; r < M; r++)
+#pragma GCC unroll 16
+        for (int v = 0; v < V; v++) {
+            const int left = columns - v * L;
+            acc[r][v] = !add         ? Vec<T>{}
+                        : left >= L  ? load(add + r * ldadd + v * L)
+                        : left > 0   ? load_part(add + r * ldadd + v * L, left)
+                                     : Vec<T>{};
+        }
+    for (int i = 0; i < k; i++, b += PANEL<T>) {
+        Vec<T> w[V];
+#pragma GCC unroll 16
+        for (int v = 0; v < V; v++) w[v] = load(b + (v / PANEL_VECTORS) * stride + (v % PANEL_VECTORS) * L);
+#pragma GCC unroll 16
+        for (int r = 0; r < M; r++) {
+            const Vec<T> x = splat<T>(a[r * lda + i]);
+#pragma GCC unroll 16
+            for (int v = 0; v < V; v++) acc[r][v] = fma(x, w[v], acc[r][v]);
+        }
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < M; r++)
+#pragma GCC unroll 16
+        for (int v = 0; v < V; v++) {
+            const int left = columns - v * L;
+            if (whole || left >= L)
+                store(c + r * ldc + v * L, acc[r][v]);
+            else if (left > 0)
+                store_part(c + r * ldc + v * L, acc[r][v], left);
+        }
+}
+
+template <class T>
+using Tile = void (*)(const T*, int64_t, int, const T*, int64_t, const T*, int64_t, T*, int64_t, int);
+
+template <class T, int M, int V>
+void tile_function(const T* a, int64_t lda, int k, const T* b, int64_t stride, const T* add, int64_t ldadd, T* c,
+                   int64_t ldc, int columns) {
+    tile<T, M, V>(a, lda, k, b, stride, add, ldadd, c, ldc, columns);
+}
+
+// How many panels a tile of m rows takes at once, so that few rows still fill the registers.
+constexpr int together(int m) {
+    const int p = ACCUMULATORS / (PANEL_VECTORS * m);
+    return p > 4 ? 4 : p < 1 ? 1 : p;
+}
+
+template <class T>
+struct Tiles {
+    Tile<T> wide[TILE_ROWS + 1], one[TILE_ROWS + 1], narrow[TILE_ROWS + 1];  // by rows; narrow: half of a panel
+};
+
+template <class T, int M = TILE_ROWS>
+constexpr void fill_tiles(Tiles<T>& tiles) {
+    tiles.wide[M] = tile_function<T, M, PANEL_VECTORS * together(M)>;
+    tiles.one[M] = tile_function<T, M, PANEL_VECTORS>;
+    tiles.narrow[M] = tile_function<T, M, 1>;
+    if constexpr (M > 1) fill_tiles<T, M - 1>(tiles);
+}
+
+template <class T>
+constexpr Tiles<T> make_tiles() {
+    Tiles<T> tiles{};
+    fill_tiles<T>(tiles);
+    return tiles;
+}
+
+template <class T>
+constexpr Tiles<T> TILES = make_tiles<T>();
+
+// c (rows, n) = (add or 0) + a (rows, k) @ packed; `add` may be c itself. Of the panels only [first, last) are made.
+template <class T>
+void gemm(const T* a, int64_t lda, int rows, int k, const T* packed, int n, const T* add, int64_t ldadd, T* c,
+          int64_t ldc, int first, int last) {
+    constexpr int P = PANEL<T>;
+    const int tiles = panels(rows, TILE_ROWS);
+    if (k == 0 || rows == 0) {  // nothing to sum
+        for (int r = 0; r < rows; r++)
+            for (int j = first * P; j < n && j < last * P; j++) c[r * ldc + j] = add ? add[r * ldadd + j] : T(0);
+        return;
+    }
+    for (int k0 = 0; k0 < k; k0 += DEPTH<T>) {
+        const int depth = k - k0 < DEPTH<T> ? k - k0 : DEPTH<T>;
+        const T* before = k0 ? c : add;
+        const int64_t ldbefore = k0 ? ldc : ldadd;
+        const int widest = together(panels(rows, tiles));
+        for (int p = first; p < last;) {
+            const int at_once = last - p >= widest && (p + widest) * P <= n ? widest : 1;
+            const int columns = n - p * P < at_once * P ? n - p * P : at_once * P;
+            const T* b = packed + int64_t(p) * k * P + int64_t(k0) * P;
+            for (int t = 0, r = 0; t < tiles; t++) {  // tiles of nearly one height
+                const int m = rows / tiles + (t < rows % tiles);
+                const bool wide = at_once > 1 && together(m) == at_once;
+                for (int q = 0; q < (wide ? 1 : at_once); q++) {
+                    const int left = wide ? columns : columns - q * P < P ? columns - q * P : P;
+                    const Tile<T> f = wide ? TILES<T>.wide[m] : left <= LANES<T> ? TILES<T>.narrow[m] : TILES<T>.one[m];
+                    const int64_t j = int64_t(p + q) * P;
+                    f(a + r * lda + k0, lda, depth, b + int64_t(q) * k * P, int64_t(k) * P,
+                      before ? before + r * ldbefore + j : nullptr, ldbefore, c + r * ldc + j, ldc, left);
+                }
+                r += m;
+            }
+            p += at_once;
+        }
+    }
+}
+
+// --- weight gradients: c (m, n) += Σ over rows of g[row, m] a[row, n], both packed by rows ---------------------------
+
+// rows of `from` (rows, n) -> panels [n / W][depth][W] at row `at`, zeros behind the last column.
+template <class T, int W>
+ALWAYS_INLINE void pack_row(const T* from, int n, T* packed, int64_t depth, int at) {
+    T* to = packed + int64_t(at) * W;
+    int j = 0;
+    for (; j + W <= n; j += W, to += depth * W) memcpy(to, from + j, W * sizeof(T));
+    if (j < n) {
+        for (int i = 0; i < W; i++) to[i] = j + i < n ? from[j + i] : T(0);
+    }
+}
+
+// One tile of rows of g by one panel of a. c: [TILE_ROWS][ldc], whole vectors.
+template <class T, int V>
+void outer_tile(const T* g, const T* a, int depth, T* c, int64_t ldc) {
+    constexpr int L = LANES<T>;
+    Vec<T> acc[TILE_ROWS][V];
+#pragma GCC unroll 16
+    for (int r = 0; r < TILE_ROWS; r++)
+#pragma GCC unroll 16
+        for (int v = 0; v < V; v++) acc[r][v] = load(c + r * ldc + v * L);
+    for (int i = 0; i < depth; i++, g += TILE_ROWS, a += PANEL<T>) {
+        Vec<T> w[V];
+#pragma GCC unroll 16
+        for (int v = 0; v < V; v++) w[v] = load(a + v * L);
+#pragma GCC unroll 16
+        for (int r = 0; r < TILE_ROWS; r++) {
+            const Vec<T> x = splat<T>(g[r]);
+#pragma GCC unroll 16
+            for (int v = 0; v < V; v++) acc[r][v] = fma(x, w[v], acc[r][v]);
+        }
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < TILE_ROWS; r++)
+#pragma GCC unroll 16
+        for (int v = 0; v < V; v++) store(c + r * ldc + v * L, acc[r][v]);
+}
+
+// g: [m / TILE_ROWS][depth][TILE_ROWS], a: [n / PANEL][depth][PANEL], c: [tiles * TILE_ROWS][panels * PANEL].
+template <class T>
+void outer(const T* g, int m, const T* a, int n, int depth, T* c) {
+    constexpr int P = PANEL<T>;
+    const int64_t ldc = int64_t(panels(n, P)) * P;
+    for (int p = 0; p < panels(n, P); p++)
+        for (int t = 0; t < panels(m, TILE_ROWS); t++) {
+            const T* gt = g + int64_t(t) * depth * TILE_ROWS;
+            const T* ap = a + int64_t(p) * depth * P;
+            T* ct = c + int64_t(t) * TILE_ROWS * ldc + p * P;
+            if (n - p * P <= LANES<T>)
+                outer_tile<T, 1>(gt, ap, depth, ct, ldc);
+            else
+                outer_tile<T, PANEL_VECTORS>(gt, ap, depth, ct, ldc);
+        }
+}
+
+}  // namespace recurra::RECURRA_TARGET

@@ -1,0 +1,619 @@
+// Runs a step program over time: one share of the batch, all frames, on one thread. Compiled once per target.
+//
+// Nothing here allocates, throws or knows a cell. A share's scratch is laid out by `Layout`; `Machine` holds where each
+// buffer's rows are at the frame that runs.
+#include "machine.h"
+
+#include "gemm.h"
+#include "pointwise.h"
+
+namespace recurra::RECURRA_TARGET {
+namespace {
+
+constexpr int64_t LINE = 64;  // bytes of a cache line
+
+template <class T>
+constexpr int STRIP = 2048 / int(sizeof(T));  // numbers of a slot: a group's slots stay in a first-level cache
+
+constexpr int64_t aligned(int64_t bytes) { return (bytes + LINE - 1) / LINE * LINE; }
+
+// Rows begin on whole vectors, and not all in the same sets of a cache.
+template <class T>
+int64_t stride(int32_t width) {
+    const int64_t s = (width + LANES<T> - 1) / LANES<T> * LANES<T>;
+    return s * int(sizeof(T)) % 1024 == 0 ? s + LINE / int(sizeof(T)) : s;
+}
+
+bool by_rows(Home home) { return home == Home::CHUNK || home == Home::INPUT || home == Home::OUTPUT; }
+
+// How a share sees the run.
+struct Share {
+    int first, rows;  // in `order`
+    int most;         // rows of the largest chunk
+    int64_t tape;     // rows of the shares before it
+
+    static int alive(const Run& run, int first, int rows, int frame) {  // rows longer than f0 + frame
+        while (rows && run.lengths[first + rows - 1] <= run.f0 + frame) rows--;
+        return rows;
+    }
+
+    static int clipped(const Run& run, int row) {
+        const int left = run.lengths[row] - run.f0;
+        return left < 0 ? 0 : left > run.F ? run.F : left;
+    }
+
+    Share(const Run& run, int share) {
+        first = run.share_start[share], rows = run.share_start[share + 1] - first;
+        tape = 0;
+        for (int b = 0; b < first; b++) tape += clipped(run, b);
+        most = rows > run.chunk ? rows : run.chunk;  // a chunk ends before the frame that would overflow it
+    }
+};
+
+template <class T>
+class Machine {
+   public:
+    Machine(const Program& program, const Run& run, int share)
+        : program(program), run(run), share(run, share), base((char*)run.scratch + share * run.scratch_share) {
+        place();
+    }
+
+    // Only to know how many bytes a share needs.
+    static int64_t bytes(const Program& program, const Run& run) {
+        int64_t most = 0;
+        for (int s = 0; s < run.shares; s++) {
+            Machine machine(program, run, s);
+            if (machine.used > most) most = machine.used;
+        }
+        return aligned(most) + 4096;
+    }
+
+    void go() {
+        if (!share.rows) return;
+        begin();
+        const int F = run.F;
+        if (run.backwards) {
+            for (int f1 = F; f1 > 0;) {
+                int f0 = f1, rows = 0;
+                while (f0 > 0 && (f0 == f1 || rows + n_at(f0 - 1) <= share.most)) rows += n_at(--f0);
+                chunk(f0, f1);
+                f1 = f0;
+            }
+        } else {
+            for (int f0 = 0; f0 < F;) {
+                int f1 = f0, rows = 0;
+                while (f1 < F && (f1 == f0 || rows + n_at(f1) <= share.most)) rows += n_at(f1++);
+                chunk(f0, f1);
+                f0 = f1;
+            }
+        }
+        end();
+    }
+
+    T* gradient(int g) const { return gradients + gradient_at[g]; }
+
+   private:
+    static constexpr int MOST = 512;  // buffers of a program, states, gradients: checked when a program is made
+
+    const Program& program;
+    const Run& run;
+    Share share;
+    char* base;
+    int64_t used = 0;
+
+    Rows<T> at[MOST];         // where row 0 of the running frame (or chunk) is
+    T* chunk_base[MOST];      // where the chunk's rows begin
+    T* constants = nullptr;
+    T* slots = nullptr;
+    T *pack_g = nullptr, *pack_a = nullptr;
+    T* gradients = nullptr;
+    int64_t gradient_at[MOST];
+    bool direct[MOST];        // an INPUT or OUTPUT that is read or written where it lies
+
+    int f_first = 0, f_end = 0, chunk_rows = 0;  // the running chunk
+    int64_t tape_row = 0;                        // rows of this share before the running chunk
+    int alive_now = 0;                           // rows of the running frame
+
+    T* take(int64_t numbers) {
+        T* p = (T*)(base + used);
+        used += aligned(numbers * int64_t(sizeof(T)));
+        return p;
+    }
+
+    int n_at(int f) const { return run.ragged ? Share::alive(run, share.first, share.rows, f) : share.rows; }
+
+    void place() {
+        constants = take(int64_t(program.n_constants) * stride<T>(program.widest));
+        slots = take(int64_t(program.slots) * STRIP<T>);
+        const int R = share.rows, N = share.most;
+        for (int i = 0; i < program.n_buffers; i++) {
+            const Buffer& b = program.buffers[i];
+            at[i] = {nullptr, stride<T>(b.width)};
+            direct[i] = false;
+            switch (b.home) {
+                case Home::ROW:
+                    at[i].stride = 0;
+                    at[i].data = b.index < program.n_constants
+                                     ? constants + int64_t(b.index) * stride<T>(program.widest)
+                                     : (T*)run.vectors[b.index - program.n_constants];
+                    break;
+                case Home::FRAME:
+                case Home::STATE:
+                case Home::ONCE: at[i].data = take(R * at[i].stride); break;
+                case Home::INPUT:
+                case Home::OUTPUT:
+                    // Rows that lie together are used where they are; few of them are worth gathering.
+                    direct[i] = !run.ragged && (R == run.B || R >= 8);
+                    if (direct[i]) {
+                        at[i].stride = b.width;
+                        break;
+                    }
+                    [[fallthrough]];
+                case Home::CHUNK: chunk_base[i] = take(N * at[i].stride); break;
+                case Home::TAPE: break;
+            }
+        }
+        int64_t m = 0, a = 0;  // numbers of the widest operands of a contraction
+        for (int i = 0; i < program.n_contractions;) {
+            int64_t mine = 0;
+            const Contraction& c = program.contractions[i];
+            if (c.m > m) m = c.m;
+            for (; i < program.n_contractions && same(program.contractions[i], c); i++)
+                if (program.contractions[i].n > mine) mine = program.contractions[i].n;
+            if (mine > a) a = mine;
+        }
+        if (a) {
+            pack_g = take(int64_t(panels(int(m), TILE_ROWS)) * TILE_ROWS * N);
+            pack_a = take(int64_t(panels(int(a), PANEL<T>)) * PANEL<T> * N);
+        }
+        int64_t total = 0;
+        for (int g = 0; g < program.n_gradients; g++) {
+            gradient_at[g] = total;
+            total += (size_of_gradient(program.gradients[g]) + 15) / 16 * 16;
+        }
+        gradients = take(total);
+        gradient_count = total;
+    }
+
+    int64_t gradient_count = 0;
+
+   public:
+    // n == 0: a sum. Otherwise `heads` blocks of whole tiles, each (m / heads rows).
+    static int64_t size_of_gradient(const Gradient& g) {
+        if (!g.n) return g.m;
+        const int per = g.m / g.heads;
+        return int64_t(g.heads) * panels(per, TILE_ROWS) * TILE_ROWS * panels(g.n, PANEL<T>) * PANEL<T>;
+    }
+
+   private:
+    static bool same(const Contraction& x, const Contraction& y) {
+        return x.g.buffer == y.g.buffer && x.g.offset == y.g.offset && x.m == y.m;
+    }
+
+    // --- the run ----------------------------------------------------------------------------------------------------
+
+    int sequence(int r) const { return run.order[share.first + r]; }
+    int length(int r) const { return run.lengths[share.first + r]; }
+    int time(int f, int r) const { return run.reverse ? length(r) - 1 - (run.f0 + f) : run.f0 + f; }
+
+    bool begins(int f, int r) const {  // whether a segment begins with this frame, as time is run through
+        if (!run.reset) return false;
+        const int t = time(f, r);
+        if (!run.reverse) return run.reset[int64_t(t) * run.B + sequence(r)];
+        return run.f0 + f > 0 && run.reset[int64_t(t + 1) * run.B + sequence(r)];
+    }
+
+    void begin() {
+        for (int i = 0; i < program.n_constants; i++) {
+            T* p = constants + int64_t(i) * stride<T>(program.widest);
+            for (int j = 0; j < program.widest; j++) p[j] = T(program.constants[i]);
+        }
+        memset(gradients, 0, size_t(gradient_count) * sizeof(T));
+        for (int i = 0; i < program.n_buffers; i++) {
+            const Buffer& b = program.buffers[i];
+            if (b.home == Home::ONCE) {
+                const T* from = (const T*)run.once[b.index];
+                for (int r = 0; r < share.rows; r++) copy(at[i].data + r * at[i].stride, from + int64_t(sequence(r)) * b.width, b.width);
+            }
+        }
+        if (run.ragged && run.f0 == 0) pad();
+        alive_now = run.backwards ? 0 : n_at(0);
+        if (!run.backwards) {
+            for (int k = 0; k < program.n_states; k++) fetch_state(k, 0, share.rows);
+            leave(share.rows, alive_now);
+        }
+        tape_row = 0;
+        if (run.backwards)
+            for (int r = 0; r < share.rows; r++) tape_row += Share::clipped(run, share.first + r);
+    }
+
+    // Frames past the end of a sequence are exactly zero.
+    void pad() {
+        for (int i = 0; i < program.n_buffers; i++) {
+            const Buffer& b = program.buffers[i];
+            if (b.home != Home::OUTPUT) continue;
+            for (int r = 0; r < share.rows; r++)
+                for (int t = length(r); t < run.T; t++)
+                    memset(outside(b) + (int64_t(t) * run.B + sequence(r)) * b.width, 0, size_t(b.width) * sizeof(T));
+        }
+    }
+
+    void end() {
+        if (run.backwards && alive_now < share.rows)
+            for (int k = 0; k < program.n_states; k++) fetch_state(k, alive_now, share.rows);
+        leave(run.backwards ? share.rows : alive_now, 0);
+    }
+
+    void fetch_state(int k, int from, int to) {
+        const int w = program.states[k].width;
+        const Rows<T> s = at[k];
+        for (int r = from; r < to; r++)
+            copy(s.data + r * s.stride, (const T*)run.state[k] + int64_t(sequence(r)) * w, w);
+    }
+
+    void leave(int from, int to) {  // rows [to, from) have their last state
+        for (int k = 0; k < program.n_states; k++) {
+            const int w = program.states[k].width;
+            const Rows<T> s = at[k];
+            for (int r = to; r < from; r++)
+                copy((T*)run.last[k] + int64_t(sequence(r)) * w, s.data + r * s.stride, w);
+        }
+    }
+
+    static void copy(T* to, const T* from, int n) { memcpy(to, from, size_t(n) * sizeof(T)); }
+
+    void chunk(int f0, int f1) {
+        f_first = f0, f_end = f1, chunk_rows = 0;
+        for (int f = f0; f < f1; f++) chunk_rows += n_at(f);
+        if (run.backwards) tape_row -= chunk_rows;
+        gather();
+        stage(Stage::HOIST);
+        if (run.backwards) {
+            int64_t row = chunk_rows;
+            for (int f = f1 - 1; f >= f0; f--) frame(f, row -= n_at(f));
+        } else {
+            int64_t row = 0;
+            for (int f = f0; f < f1; row += n_at(f++)) frame(f, row);
+        }
+        stage(Stage::SINK);
+        contract();
+        scatter();
+        if (!run.backwards) tape_row += chunk_rows;
+    }
+
+    // Points every buffer at frame f of the chunk (its first row: `row`).
+    void point(int f, int64_t row) {
+        for (int i = 0; i < program.n_buffers; i++) {
+            const Buffer& b = program.buffers[i];
+            if (b.home == Home::TAPE)
+                at[i].data = (T*)run.tapes[b.index] + (share.tape + tape_row + row) * at[i].stride;
+            else if (by_rows(b.home)) {
+                if (direct[i])
+                    at[i].data = outside(b) + (int64_t(time(f, 0)) * run.B + sequence(0)) * b.width;
+                else
+                    at[i].data = chunk_base[i] + row * at[i].stride;
+            }
+        }
+    }
+
+    T* outside(const Buffer& b) const {
+        return b.home == Home::INPUT ? (T*)run.inputs[b.index] : (T*)run.outputs[b.index];
+    }
+
+    void gather() {
+        for (int i = 0; i < program.n_buffers; i++) {
+            const Buffer& b = program.buffers[i];
+            if (b.home != Home::INPUT || direct[i]) continue;
+            T* to = chunk_base[i];
+            for (int f = f_first; f < f_end; f++)
+                for (int r = 0, n = n_at(f); r < n; r++, to += at[i].stride)
+                    copy(to, outside(b) + (int64_t(time(f, r)) * run.B + sequence(r)) * b.width, b.width);
+        }
+    }
+
+    void scatter() {
+        for (int i = 0; i < program.n_buffers; i++) {
+            const Buffer& b = program.buffers[i];
+            if (b.home != Home::OUTPUT || direct[i]) continue;
+            const T* from = chunk_base[i];
+            for (int f = f_first; f < f_end; f++)
+                for (int r = 0, n = n_at(f); r < n; r++, from += at[i].stride)
+                    copy(outside(b) + (int64_t(time(f, r)) * run.B + sequence(r)) * b.width, from, b.width);
+        }
+    }
+
+    void stage(Stage which) {
+        const Instruction* list = program.instructions[int(which)];
+        for (int i = 0; i < program.n_instructions[int(which)]; i++) {
+            if (!list[i].by_frame && together(list[i])) {
+                point(f_first, 0);
+                execute(list[i], chunk_rows);
+                continue;
+            }
+            int64_t row = 0;
+            for (int f = f_first; f < f_end; f++) {
+                point(f, row);
+                const int n = n_at(f);
+                execute(list[i], n);
+                row += n;
+            }
+        }
+    }
+
+    // Whether the rows of all frames of the chunk lie one behind the other in every operand.
+    bool together(const Instruction& in) const {
+        if (f_end - f_first == 1) return true;
+        const auto apart = [&](Operand o) { return o.buffer >= 0 && o.buffer != NOTHING && direct[o.buffer] && (run.shares > 1 || run.reverse); };
+        if (apart(in.d) || apart(in.a) || apart(in.b)) return false;
+        if (in.kind == Kind::GROUP)
+            for (int i = 0; i < in.count; i++) {
+                const Micro& m = program.micros[in.first + i];
+                if (apart(m.d) || apart(m.a) || apart(m.b) || apart(m.c)) return false;
+            }
+        return true;
+    }
+
+    void frame(int f, int64_t row) {
+        const int n = n_at(f);
+        point(f, row);
+        if (run.backwards && n > alive_now) {
+            for (int k = 0; k < program.n_states; k++) fetch_state(k, alive_now, n);
+        } else if (!run.backwards && n < alive_now) {
+            leave(alive_now, n);
+        }
+        alive_now = n;
+        if (run.reset && !run.backwards) {
+            for (int r = 0; r < n; r++)
+                if (begins(f, r))
+                    for (int k = 0; k < program.n_states; k++) {
+                        const int w = program.states[k].width;
+                        copy(at[k].data + r * at[k].stride, (const T*)run.initial[k] + int64_t(sequence(r)) * w, w);
+                    }
+        }
+        for (int k = 0; k < program.n_states; k++) {
+            const State& s = program.states[k];
+            if (run.added)
+                for (int r = 0; r < n; r++) {
+                    T* to = at[k].data + r * at[k].stride;
+                    const T* more = (const T*)run.added[k] + (int64_t(time(f, r)) * run.B + sequence(r)) * s.width;
+                    for (int j = 0; j < s.width; j++) to[j] += more[j];
+                }
+            if (s.store >= 0)
+                for (int r = 0; r < n; r++)
+                    copy(at[s.store].data + r * at[s.store].stride, at[k].data + r * at[k].stride, s.width);
+        }
+        const Instruction* list = program.instructions[int(Stage::LOOP)];
+        for (int i = 0; i < program.n_instructions[int(Stage::LOOP)]; i++) execute(list[i], n);
+        for (int k = 0; k < program.n_states; k++) {
+            const State& s = program.states[k];
+            if (s.next.buffer == k) continue;  // it stays as it is
+            const Rows<T> from = at[s.next.buffer];
+            for (int r = 0; r < n; r++)
+                copy(at[k].data + r * at[k].stride, from.data + r * from.stride + s.next.offset, s.width);
+        }
+        if (run.reset && run.backwards) {
+            for (int r = 0; r < n; r++)
+                if (begins(f, r))
+                    for (int k = 0; k < program.n_states; k++) {
+                        const int w = program.states[k].width;
+                        T* state = at[k].data + r * at[k].stride;
+                        if (T* caught = (T*)run.caught[k])
+                            for (int j = 0; j < w; j++) caught[int64_t(sequence(r)) * w + j] += state[j];
+                        memset(state, 0, size_t(w) * sizeof(T));
+                    }
+        }
+    }
+
+    // --- instructions -----------------------------------------------------------------------------------------------
+
+    Rows<T> rows_of(Operand o) const { return {at[o.buffer].data + o.offset, at[o.buffer].stride}; }
+
+    void execute(const Instruction& in, int rows) {
+        if (!rows) return;
+        switch (in.kind) {
+            case Kind::GEMM: {
+                const Rows<T> a = rows_of(in.a), d = rows_of(in.d);
+                const Rows<T> b = in.b.buffer == NOTHING ? Rows<T>{nullptr, 0} : rows_of(in.b);
+                gemm<T>(a.data, a.stride, rows, in.k, packed(in.index), in.n, b.data, b.stride, d.data, d.stride, 0,
+                        panels(in.n, PANEL<T>));
+                break;
+            }
+            case Kind::GROUP: group(in, rows); break;
+            case Kind::REDUCE: reduce(in, rows); break;
+            case Kind::MAP: {
+                const Rows<T> a = rows_of(in.a), d = rows_of(in.d);
+                const int32_t* pairs = program.pairs + 2 * int64_t(in.first);
+                for (int r = 0; r < rows; r++) {
+                    const T* from = a.data + r * a.stride;
+                    T* to = d.data + r * d.stride;
+                    for (int j = 0; j < in.count; j++) to[pairs[2 * j + 1]] = from[pairs[2 * j]];
+                }
+                break;
+            }
+        }
+    }
+
+    const T* packed(int index) const {
+        int64_t numbers = 0;
+        for (int m = 0; m < index; m++) numbers += packed_size<T>(program.matrices[m].n, program.matrices[m].k);
+        return (const T*)run.packed + numbers;
+    }
+
+    void group(const Instruction& in, int rows) {
+        const int columns = in.n < STRIP<T> ? in.n : STRIP<T>;
+        const int at_once = STRIP<T> / columns;
+        const Micro* micros = program.micros + in.first;
+        for (int r = 0; r < rows; r += at_once) {
+            const int R = rows - r < at_once ? rows - r : at_once;
+            for (int j = 0; j < in.n; j += columns) {
+                const int C = in.n - j < columns ? in.n - j : columns;
+                const auto strip = [&](Operand o) -> Rows<T> {
+                    if (o.buffer == NOTHING) return {slots, 0};
+                    if (o.buffer < 0) return {slots + int64_t(-1 - o.buffer) * STRIP<T>, C};
+                    const Rows<T>& x = at[o.buffer];
+                    return {x.data + r * x.stride + o.offset + j, x.stride};
+                };
+                for (int i = 0; i < in.count; i++) {
+                    const Micro& m = micros[i];
+                    const Rows<T> a = strip(m.a), b = strip(m.b), c = strip(m.c);
+                    POINTWISE<T>[m.op](strip(m.d), {a.data, a.stride}, {b.data, b.stride}, {c.data, c.stride}, R, C);
+                }
+            }
+        }
+    }
+
+    void reduce(const Instruction& in, int rows) {
+        const Rows<T> d = rows_of(in.d), a = rows_of(in.a);
+        const Rows<T> b = in.b.buffer == NOTHING ? Rows<T>{nullptr, 0} : rows_of(in.b);
+        const int outer = in.k, inner = in.n;
+        for (int r = 0; r < rows; r++) {
+            const T* x = a.data + r * a.stride;
+            T* y = d.data + r * d.stride;
+            for (int o = 0; o < outer; o++, x += in.op == SPREAD ? 1 : inner) {
+                switch (Reduction(in.op)) {
+                    case SUM: y[o] = row_sum(x, inner); break;
+                    case MEAN: y[o] = row_sum(x, inner) / T(inner); break;
+                    case AMAX: y[o] = row_max(x, inner); break;
+                    case STANDARDIZE: standardize(y + o * inner, x, inner, T(in.number)); break;
+                    case STANDARDIZE_GRAD:
+                        standardize_grad(y + o * inner, x, b.data + r * b.stride + o * inner, inner);
+                        break;
+                    case SPREAD:
+                        for (int j = 0; j < inner; j++) y[o * inner + j] = *x;
+                        break;
+                }
+            }
+        }
+    }
+
+    // --- weight gradients -------------------------------------------------------------------------------------------
+
+    template <int W>
+    void pack_operand(Operand o, int n, T* to) {
+        int64_t row = 0;
+        const bool frames = by_rows(program.buffers[o.buffer].home) && direct[o.buffer];
+        point(f_first, 0);
+        if (!frames && program.buffers[o.buffer].home != Home::ONCE) {
+            const Rows<T> x = rows_of(o);
+            for (int r = 0; r < chunk_rows; r++) pack_row<T, W>(x.data + r * x.stride, n, to, chunk_rows, r);
+            return;
+        }
+        for (int f = f_first; f < f_end; f++) {
+            point(f, row);
+            const Rows<T> x = rows_of(o);
+            const int R = n_at(f);
+            for (int r = 0; r < R; r++) pack_row<T, W>(x.data + r * x.stride, n, to, chunk_rows, int(row) + r);
+            row += R;
+        }
+    }
+
+    void contract() {
+        const Contraction* list = program.contractions;
+        for (int i = 0; i < program.n_contractions; i++) {
+            const Contraction& c = list[i];
+            T* result = gradients + gradient_at[c.gradient];
+            if (c.a.buffer == NOTHING) {
+                int64_t row = 0;
+                for (int f = f_first; f < f_end; f++) {
+                    point(f, row);
+                    const Rows<T> g = rows_of(c.g);
+                    const int R = n_at(f);
+                    for (int r = 0; r < R; r++)
+                        for (int j = 0; j < c.m; j++) result[j] += g.data[r * g.stride + j];
+                    row += R;
+                }
+                continue;
+            }
+            if (!i || !same(list[i - 1], c) || list[i - 1].a.buffer == NOTHING) pack_operand<TILE_ROWS>(c.g, c.m, pack_g);
+            pack_operand<PANEL<T>>(c.a, c.n, pack_a);
+            const int64_t ldc = int64_t(panels(c.n, PANEL<T>)) * PANEL<T>;
+            outer<T>(pack_g, c.m, pack_a, c.n, chunk_rows, result + int64_t(c.head) * panels(c.m, TILE_ROWS) * TILE_ROWS * ldc);
+        }
+    }
+};
+
+template <class T>
+int64_t packed_bytes(const Program& program) {
+    int64_t numbers = 0;
+    for (int m = 0; m < program.n_matrices; m++) numbers += packed_size<T>(program.matrices[m].n, program.matrices[m].k);
+    return numbers * int64_t(sizeof(T));
+}
+
+template <class T>
+void pack(const Program& program, const Run& run, int32_t share, int32_t shares) {
+    T* to = (T*)run.packed;
+    for (int i = 0; i < program.n_matrices; i++) {
+        const Matrix& m = program.matrices[i];
+        const Strided& s = run.matrices[i];
+        const int count = panels(m.n, PANEL<T>);
+        pack_panels<T>((const T*)s.data, s.row, s.column, m.n, m.k, to, int(int64_t(count) * share / shares),
+                       int(int64_t(count) * (share + 1) / shares));
+        to += packed_size<T>(m.n, m.k);
+    }
+}
+
+template <class T>
+void finish(const Program& program, const Run& run, int32_t share, int32_t shares) {
+    // Every share has laid its gradients out alike; they are summed in the order of the shares.
+    for (int g = 0; g < program.n_gradients; g++) {
+        const Gradient& gradient = program.gradients[g];
+        const int m0 = int(int64_t(gradient.m) * share / shares), m1 = int(int64_t(gradient.m) * (share + 1) / shares);
+        T* out = (T*)run.gradients[g];
+        const int n = gradient.n ? gradient.n : 1;
+        const int per = gradient.n ? gradient.m / gradient.heads : 1;
+        const int64_t ldc = gradient.n ? int64_t(panels(gradient.n, PANEL<T>)) * PANEL<T> : 1;
+        bool first = true;
+        for (int s = 0; s < run.shares; s++) {
+            if (run.share_start[s] == run.share_start[s + 1]) continue;
+            const Machine<T> machine(program, run, s);
+            const T* from = machine.gradient(g);
+            for (int m = m0; m < m1; m++) {
+                const int64_t row = gradient.n ? int64_t(m / per) * panels(per, TILE_ROWS) * TILE_ROWS + m % per : m;
+                for (int j = 0; j < n; j++) {
+                    T& to = out[int64_t(m) * n + j];
+                    to = first ? from[row * ldc + j] : to + from[row * ldc + j];
+                }
+            }
+            first = false;
+        }
+        if (first)
+            for (int m = m0; m < m1; m++)
+                for (int j = 0; j < n; j++) out[int64_t(m) * n + j] = 0;
+    }
+}
+
+template <class T>
+void run_share(const Program& program, const Run& run, int32_t share) {
+    Machine<T>(program, run, share).go();
+}
+
+template <class T>
+double peak(int64_t repetitions) {
+    Vec<T> acc[ACCUMULATORS];
+    const Vec<T> a = splat<T>(T(1) - T(1e-6)), b = splat<T>(T(1e-7));
+    for (auto& v : acc) v = b;
+    for (int64_t i = 0; i < repetitions; i++) {
+#pragma GCC unroll 32
+        for (auto& v : acc) v = fma(v, a, b);
+    }
+    Vec<T> sum{};
+    for (auto& v : acc) sum += v;
+    volatile T keep = hsum<T>(sum);
+    (void)keep;
+    return double(repetitions) * ACCUMULATORS * LANES<T> * 2;
+}
+
+}  // namespace
+
+extern const Kernels KERNELS;
+const Kernels KERNELS = {
+    {stride<float>, stride<double>},
+    {packed_bytes<float>, packed_bytes<double>},
+    {Machine<float>::bytes, Machine<double>::bytes},
+    {pack<float>, pack<double>},
+    {run_share<float>, run_share<double>},
+    {finish<float>, finish<double>},
+    {peak<float>, peak<double>},
+};
+
+}  // namespace recurra::RECURRA_TARGET

@@ -1,0 +1,186 @@
+// The Python face of the machine: programs made of plain lists, runs given addresses. The global lock is free while a
+// run computes; several threads may run at once.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/array.h>
+#include <nanobind/stl/vector.h>
+#include <omp.h>
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <stdexcept>
+
+#if defined(__linux__)
+#include <pthread.h>
+#endif
+
+#include "dispatch.h"
+#include "machine.h"
+#include "pool.h"
+
+namespace nb = nanobind;
+using namespace recurra;
+
+namespace {
+
+using Ints = std::vector<int32_t>;
+using Table = std::vector<Ints>;
+using Addresses = std::vector<uint64_t>;
+
+// A program and the lists it points to.
+struct Held {
+    std::vector<Buffer> buffers;
+    std::vector<Instruction> instructions[STAGES];
+    std::vector<Micro> micros;
+    Ints pairs;
+    std::vector<double> constants;
+    std::vector<Contraction> contractions;
+    std::vector<Gradient> gradients;
+    std::vector<Matrix> matrices;
+    std::vector<State> states;
+    Program program{};
+
+    Held(const Table& buffers_, const std::vector<Table>& instructions_, const std::vector<double>& numbers,
+         const Table& micros_, const Ints& pairs_, const std::vector<double>& constants_, const Table& contractions_,
+         const Table& gradients_, const Table& matrices_, const Table& states_, int32_t slots, int32_t widest)
+        : pairs(pairs_), constants(constants_) {
+        for (const auto& b : buffers_) buffers.push_back({Home(b.at(0)), b.at(1), b.at(2)});
+        for (int s = 0; s < STAGES; s++)
+            for (const auto& i : instructions_.at(s))
+                instructions[s].push_back({Kind(i.at(0)), i.at(1), {i.at(2), i.at(3)}, {i.at(4), i.at(5)},
+                                           {i.at(6), i.at(7)}, i.at(8), i.at(9), i.at(10), i.at(11), i.at(12),
+                                           numbers.at(size_t(i.at(13))), i.at(14)});
+        for (const auto& m : micros_)
+            micros.push_back({m.at(0), {m.at(1), m.at(2)}, {m.at(3), m.at(4)}, {m.at(5), m.at(6)}, {m.at(7), m.at(8)}});
+        for (const auto& c : contractions_)
+            contractions.push_back({{c.at(0), c.at(1)}, {c.at(2), c.at(3)}, c.at(4), c.at(5), c.at(6), c.at(7)});
+        for (const auto& g : gradients_) gradients.push_back({g.at(0), g.at(1), g.at(2)});
+        for (const auto& m : matrices_) matrices.push_back({m.at(0), m.at(1)});
+        for (const auto& s : states_) states.push_back({s.at(0), {s.at(1), s.at(2)}, s.at(3)});
+        program.buffers = buffers.data(), program.n_buffers = int32_t(buffers.size());
+        for (int s = 0; s < STAGES; s++)
+            program.instructions[s] = instructions[s].data(),
+            program.n_instructions[s] = int32_t(instructions[s].size());
+        program.micros = micros.data(), program.n_micros = int32_t(micros.size());
+        program.pairs = pairs.data(), program.n_pairs = int32_t(pairs.size() / 2);
+        program.constants = constants.data(), program.n_constants = int32_t(constants.size());
+        program.contractions = contractions.data(), program.n_contractions = int32_t(contractions.size());
+        program.gradients = gradients.data(), program.n_gradients = int32_t(gradients.size());
+        program.matrices = matrices.data(), program.n_matrices = int32_t(matrices.size());
+        program.states = states.data(), program.n_states = int32_t(states.size());
+        program.slots = slots, program.widest = widest;
+        if (program.n_buffers > 512 || program.n_gradients > 512)
+            throw std::length_error("a step program has at most 512 buffers and gradients");
+    }
+};
+
+std::atomic<bool> forked{false};
+
+// f(0) … f(n - 1), in as many threads as torch's pool gives; one after the other in a forked child, where that pool has
+// lost its threads.
+template <class F>
+void parallel(int n, F f) {
+    if (n <= 1 || forked) {
+        for (int i = 0; i < n; i++) f(i);
+        return;
+    }
+#pragma omp parallel num_threads(n)
+    for (int i = omp_get_thread_num(); i < n; i += omp_get_num_threads()) f(i);
+}
+
+template <class T>
+std::vector<T> pointers(const Addresses& addresses) {
+    std::vector<T> made;
+    made.reserve(addresses.size());
+    for (uint64_t a : addresses) made.push_back(reinterpret_cast<T>(a));
+    return made;
+}
+
+void run(const Held& held, int wide, const Ints& sizes, const Ints& share_start, const Ints& order, const Ints& lengths,
+         uint64_t reset, const Addresses& inputs, const Addresses& outputs, const Addresses& vectors,
+         const std::vector<std::array<int64_t, 3>>& matrices, const Addresses& state, const Addresses& last,
+         const Addresses& initial, const Addresses& caught, const Addresses& added, const Addresses& once,
+         const Addresses& tapes, const Addresses& gradients) {
+    const Kernels& kernels = dispatch::kernels();
+    const Program& program = held.program;
+    const auto in = pointers<const void*>(inputs), vec = pointers<const void*>(vectors), sta = pointers<const void*>(state),
+               ini = pointers<const void*>(initial), add = pointers<const void*>(added), onc = pointers<const void*>(once);
+    const auto out = pointers<void*>(outputs), las = pointers<void*>(last), cau = pointers<void*>(caught),
+               tap = pointers<void*>(tapes), gra = pointers<void*>(gradients);
+    std::vector<Strided> mat;
+    for (const auto& m : matrices) mat.push_back({reinterpret_cast<const void*>(m[0]), m[1], m[2]});
+    Run r{};
+    r.T = sizes.at(0), r.B = sizes.at(1), r.f0 = sizes.at(2), r.F = sizes.at(3), r.backwards = sizes.at(4),
+    r.reverse = sizes.at(5), r.ragged = sizes.at(6), r.chunk = sizes.at(7);
+    r.shares = int32_t(share_start.size()) - 1;
+    r.share_start = share_start.data(), r.order = order.data(), r.lengths = lengths.data();
+    r.reset = reinterpret_cast<const uint8_t*>(reset);
+    r.inputs = in.data(), r.outputs = out.data(), r.vectors = vec.data(), r.matrices = mat.data();
+    r.state = sta.data(), r.last = las.data();
+    r.initial = ini.empty() ? nullptr : ini.data();
+    r.caught = cau.empty() ? nullptr : cau.data();
+    r.added = add.empty() ? nullptr : add.data();
+    r.once = onc.data(), r.tapes = tap.data(), r.gradients = gra.data();
+
+    nb::gil_scoped_release released;
+    r.scratch_share = kernels.scratch_bytes[wide](program, r);
+    const pool::Block packed(size_t(kernels.packed_bytes[wide](program)) + 64);
+    const pool::Block scratch(size_t(r.scratch_share) * size_t(r.shares));
+    r.packed = packed.data(), r.scratch = scratch.data();
+    parallel(r.shares, [&](int i) { kernels.pack[wide](program, r, i, r.shares); });
+    parallel(r.shares, [&](int i) { kernels.run[wide](program, r, i); });
+    if (program.n_gradients) parallel(r.shares, [&](int i) { kernels.finish[wide](program, r, i, r.shares); });
+}
+
+template <class T>
+nb::ndarray<nb::pytorch, T> empty(const std::vector<size_t>& shape) {
+    size_t count = 1;
+    for (size_t n : shape) count *= n;
+    void* memory = pool::take(count ? count * sizeof(T) : 1);
+    nb::capsule owner(memory, [](void* p) noexcept { pool::give(p); });
+    return nb::ndarray<nb::pytorch, T>(memory, shape.size(), shape.data(), owner);
+}
+
+double peak(int wide, int threads) {  // operations a second of multiply-adds in registers
+    const Kernels& kernels = dispatch::kernels();
+    nb::gil_scoped_release released;
+    double best = 0;
+    for (int round = 0; round < 5; round++) {
+        const auto began = std::chrono::steady_clock::now();
+        std::vector<double> done(size_t(threads), 0.0);
+        parallel(threads, [&](int i) { done[size_t(i)] = kernels.peak[wide](4'000'000); });
+        const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+        double total = 0;
+        for (double d : done) total += d;
+        if (total / seconds > best) best = total / seconds;
+    }
+    return best;
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+#if defined(__linux__)
+    pthread_atfork(nullptr, nullptr, [] { forked = true; });
+#endif
+    nb::class_<Held>(m, "Program")
+        .def(nb::init<const Table&, const std::vector<Table>&, const std::vector<double>&, const Table&, const Ints&,
+                      const std::vector<double>&, const Table&, const Table&, const Table&, const Table&, int32_t,
+                      int32_t>(),
+             nb::kw_only(), nb::arg("buffers"), nb::arg("instructions"), nb::arg("numbers"), nb::arg("micros"),
+             nb::arg("pairs"), nb::arg("constants"), nb::arg("contractions"), nb::arg("gradients"),
+             nb::arg("matrices"), nb::arg("states"), nb::arg("slots"), nb::arg("widest"));
+    m.def("run", &run);
+    m.def("stride", [](int wide, int32_t width) { return dispatch::kernels().stride[wide](width); });
+    m.def("empty_float", &empty<float>);
+    m.def("empty_double", &empty<double>);
+    m.def("held", &pool::held);
+    m.def("used", &pool::used);
+    m.def("trim", &pool::trim);
+    m.def("poison", &pool::poison);
+    m.def("peak", &peak);
+    dispatch::bind(m);
+}
