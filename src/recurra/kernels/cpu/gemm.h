@@ -12,9 +12,9 @@ constexpr int TILE_ROWS = ACCUMULATORS / PANEL_VECTORS;
 template <class T>
 constexpr int PANEL = PANEL_VECTORS * LANES<T>;
 
-// Depth of a block: a panel of it and a tile of rows stay in a first-level cache of 32 KiB.
+// Most depth of a block: a panel of it and a tile of rows stay in a first-level cache of 32 KiB.
 template <class T>
-constexpr int DEPTH = 24 * 1024 / int(sizeof(T)) / PANEL<T>;
+constexpr int DEPTH = 20 * 1024 / int(sizeof(T)) / PANEL<T>;
 
 template <class T>
 constexpr int64_t packed_size(int n, int k) {
@@ -136,8 +136,9 @@ void gemm(const T* a, int64_t lda, int rows, int k, const T* packed, int n, cons
             for (int j = first * P; j < n && j < last * P; j++) c[r * ldc + j] = add ? add[r * ldadd + j] : T(0);
         return;
     }
-    for (int k0 = 0; k0 < k; k0 += DEPTH<T>) {
-        const int depth = k - k0 < DEPTH<T> ? k - k0 : DEPTH<T>;
+    const int block = panels(k, panels(k, DEPTH<T>));  // blocks of nearly one depth
+    for (int k0 = 0; k0 < k; k0 += block) {
+        const int depth = k - k0 < block ? k - k0 : block;
         const T* before = k0 ? c : add;
         const int64_t ldbefore = k0 ? ldc : ldadd;
         const int widest = together(panels(rows, tiles));
