@@ -4,6 +4,7 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/array.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/vector.h>
 #include <omp.h>
 
@@ -182,5 +183,6 @@ NB_MODULE(_native, m) {
     m.def("trim", &pool::trim);
     m.def("poison", &pool::poison);
     m.def("peak", &peak);
-    dispatch::bind(m);
+    m.def("target", &dispatch::target);
+    m.def("targets", &dispatch::targets);
 }
