@@ -46,6 +46,7 @@ def _suites():
         if name != "stopped":
             yield f"TestCell_{name}", CellConformance, fields
         yield f"TestStaged_{name}", ExecutorConformance, fields | {"executor": "staged"}
+        yield f"TestNative_{name}", ExecutorConformance, fields | {"executor": "native"}
         if name in VENDOR:
             yield f"TestTorch_{name}", ExecutorConformance, fields | {"executor": "torch"}
         if name in LINEAR:
@@ -60,3 +61,4 @@ for _name, _suite, _fields in _suites():
 def test_every_cell_of_the_table_is_under_test(name):
     assert f"TestCell_{name}" in globals()
     assert f"TestStaged_{name}" in globals()
+    assert f"TestNative_{name}" in globals()

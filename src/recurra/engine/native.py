@@ -207,7 +207,7 @@ class _Job:
         frames, program, (first, stop) = self.frames, lowered.program, cut
         vectors = [weights[i].expand(wide).reshape(-1).contiguous() for i, wide in program.vectors]
         matrices = [weights[i] if head is None else weights[i][head] for i, head in program.matrices]
-        rows = [once[i].contiguous() for i in program.once]
+        rows = [once[i].to(self.dtype).contiguous() for i in program.once]
         address = lambda tensors: [t.data_ptr() for t in tensors]
         native().run(
             lowered.handle,

@@ -241,6 +241,8 @@ class _Lowering:
                 for b, _, _ in (r for a in row.args for r in self.made.resolve(a)):
                     if self.rows[b].op == "state":
                         self._stored(b)
+                    elif self.rows[b].op in ("product", "reduce", "map"):
+                        self.reach[((b, 0, self.rows[b].width),)] = 2
         for c in contractions:
             for node in (c.g, c.a):
                 if node is not None:

@@ -13,6 +13,7 @@ from recurra.cells import CELLS, Cell
 from recurra.engine import EXECUTORS, options, scan
 from recurra.engine.derive import derive
 from recurra.errors import ExecutorError
+from recurra.kernels.cpu import native
 from recurra.testing.assertions import allowance, assert_within_eps, relative_error
 from recurra.testing.cases import CASES, Case, Scan, contracting, make_scan
 
@@ -25,14 +26,18 @@ _DRAWS = 8
 
 @contextmanager
 def poisoned() -> Iterator[None]:
-    """Memory that torch hands out uninitialised holds NaN."""
-    before = torch.are_deterministic_algorithms_enabled()
+    """Memory that torch, or the native machine's pool, hands out uninitialised holds NaN."""
+    before, machine = torch.are_deterministic_algorithms_enabled(), native()
     torch.use_deterministic_algorithms(True)
     assert torch.empty(1).isnan().all()
+    if machine:
+        machine.poison(True)
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
+        if machine:
+            machine.poison(False)
 
 
 def _compare(made: Scan, executor: str, dtype: torch.dtype, save: str | int = "all") -> None:

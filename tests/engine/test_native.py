@@ -1,0 +1,224 @@
+"""What the native machine promises beyond the plain loop's numbers: the same bits, whatever runs beside a sequence."""
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from test_conformance import MAKES
+
+from recurra.engine import options, scan
+from recurra.kernels.cpu import native
+from recurra.testing.cases import contracting
+
+pytestmark = pytest.mark.skipif(native() is None, reason="built without the native machine")
+NAMES = sorted(MAKES)
+
+
+def _cell(name, D=5, H=13, dtype=torch.float32):
+    cell = MAKES[name](D, H).to(torch.float64)
+    contracting(cell, torch.Generator().manual_seed(0))
+    return cell.to(dtype).eval()
+
+
+def _draw(cell, T, B, dtype=torch.float32, seed=1):
+    rng = torch.Generator().manual_seed(seed)
+    size = lambda shape: [d.size for d in shape]
+    random = lambda *s: torch.randn(*s, generator=rng, dtype=torch.float64).to(dtype)
+    x = [random(T, B, *size(s)) for s in cell.input_shapes.values()]
+    state = [random(B, *size(s)) for s in cell.state_shapes.values()]
+    constants = [random(B, *size(s)) for s in cell.constant_shapes.values()]
+    return x, state, constants
+
+
+def _run(cell, x, state, constants, threads=1, seed=None, **arguments):
+    """Outputs, states and the gradients of inputs and states; of weights too, last."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        x, state = [v.clone().requires_grad_() for v in x], [v.clone().requires_grad_() for v in state]
+        with options(executor="native"):
+            y, last = scan(
+                cell,
+                x[0] if cell.Input is None else cell.Input(*x),
+                cell.State(*state),
+                constants=None if cell.Constants is None else cell.Constants(*constants),
+                **arguments,
+            )
+        # A cotangent that is a function of place alone: it must not depend on what else is in the batch.
+        loss = sum((v * torch.cos(torch.arange(v.shape[-1], dtype=v.dtype))).sum() for v in (y, *last))
+        leaves = [*x, *state]
+        grads = torch.autograd.grad(loss, [*leaves, *cell.parameters()], allow_unused=True)
+    finally:
+        torch.set_num_threads(before)
+    rows = [y.detach(), *(v.detach() for v in last)]
+    return rows, list(grads[: len(leaves)]), list(grads[len(leaves) :])
+
+
+def _same(a, b):
+    assert len(a) == len(b)
+    for one, other in zip(a, b, strict=True):
+        assert (one is None) == (other is None)
+        assert one is None or torch.equal(one, other)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_sequence_has_the_same_bits_in_any_batch(name, dtype):
+    cell = _cell(name, dtype=dtype)
+    T, B = 11, 37
+    x, state, constants = _draw(cell, T, B, dtype)
+    n_x = len(x)
+    rows, grads, _ = _run(cell, x, state, constants, threads=2)
+    for chosen in ([0], [36], [5, 3], list(range(7, 29))):
+        r, g, _ = _run(cell, [v[:, chosen] for v in x], [v[chosen] for v in state], [v[chosen] for v in constants])
+        _same(r, [rows[0][:, chosen], *(v[chosen] for v in rows[1:])])
+        _same(g[:n_x], [v[:, chosen] for v in grads[:n_x]])
+        _same(g[n_x:], [None if v is None else v[chosen] for v in grads[n_x:]])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_threads_change_no_bits_of_rows(name):
+    cell = _cell(name)
+    x, state, constants = _draw(cell, 9, 21)
+    lengths = torch.randint(0, 10, (21,), generator=torch.Generator().manual_seed(0))
+    reset = torch.rand(9, 21, generator=torch.Generator().manual_seed(2)) < 0.2
+    for arguments in ({}, {"lengths": lengths}, {"lengths": lengths, "reset": reset, "reverse": True}):
+        one = _run(cell, x, state, constants, threads=1, **arguments)
+        for threads in (2, 3):
+            many = _run(cell, x, state, constants, threads=threads, **arguments)
+            _same(many[0], one[0])
+            _same(many[1], one[1])
+            again = _run(cell, x, state, constants, threads=threads, **arguments)
+            _same(again[2], many[2])  # weights' gradients: the same from run to run
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("B", [1, 20])
+def test_cuts_of_time_change_no_bits(name, B):
+    cell = _cell(name)
+    T = 19
+    x, state, constants = _draw(cell, T, B)
+    pick = lambda at: x[0][at] if cell.Input is None else cell.Input(*(v[at] for v in x))
+    fixed = None if cell.Constants is None else cell.Constants(*constants)
+    with torch.no_grad(), options(executor="native"):
+        whole, last = scan(cell, pick(slice(None)), cell.State(*state), constants=fixed)
+        for cuts in ((0, 7, 19), tuple(range(20))):
+            carried, parts = cell.State(*state), []
+            for start, stop in zip(cuts, cuts[1:], strict=False):
+                y, carried = scan(cell, pick(slice(start, stop)), carried, constants=fixed)
+                parts.append(y)
+            assert torch.equal(torch.cat(parts), whole)
+            _same(list(carried), list(last))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_training_and_inference_have_the_same_bits(name):
+    cell = _cell(name)
+    x, state, constants = _draw(cell, 9, 18)
+    rows, _, _ = _run(cell, x, state, constants)
+    with torch.no_grad(), options(executor="native"):
+        y, last = scan(
+            cell,
+            x[0] if cell.Input is None else cell.Input(*x),
+            cell.State(*state),
+            constants=None if cell.Constants is None else cell.Constants(*constants),
+        )
+    _same([y, *last], rows)
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru", "layer_norm_lstm", "min_gru", "heads"])
+def test_lengths_and_padding_change_no_bits(name):
+    cell = _cell(name)
+    T, B = 13, 10
+    x, state, constants = _draw(cell, T, B)
+    lengths = torch.tensor([13, 0, 5, 1, 12, 7, 7, 3, 9, 2])
+    rows, grads, _ = _run(cell, x, state, constants, threads=2, lengths=lengths)
+    for b, n in enumerate(lengths.tolist()):
+        if not n:
+            continue
+        r, g, _ = _run(cell, [v[:n, [b]] for v in x], [v[[b]] for v in state], [v[[b]] for v in constants])
+        assert torch.equal(rows[0][:n, [b]], r[0])
+        assert not rows[0][n:, b].any()
+        _same([v[[b]] for v in rows[1:]], r[1:])
+        for k, v in enumerate(g[: len(x)]):
+            assert torch.equal(grads[k][:n, [b]], v)
+
+
+@pytest.mark.parametrize("save", ["sqrt", 3000])
+@pytest.mark.parametrize("name", ["lstm", "gru_before", "layer_norm_lstm", "slstm"])
+def test_saving_less_changes_no_bits_of_rows(name, save):
+    cell = _cell(name)
+    x, state, constants = _draw(cell, 23, 9)
+    rows, grads, _ = _run(cell, x, state, constants)
+    with options(save=save):
+        r, g, _ = _run(cell, x, state, constants)
+    _same(r, rows)
+    _same(g, grads)
+
+
+def test_several_threads_may_run_at_once():
+    cell = _cell("lstm", 20, 40)
+    jobs = [_draw(cell, 30, 1 + k, seed=k) for k in range(8)]
+    alone = [_run(cell, *job) for job in jobs]
+    gate = threading.Barrier(4)
+
+    def work(k):
+        if k < 4:
+            gate.wait()
+        with torch.no_grad(), options(executor="native"):
+            return [scan(cell, jobs[k % 8][0][0], cell.State(*jobs[k % 8][1]))[0] for _ in range(20)]
+
+    with ThreadPoolExecutor(4) as pool:
+        for k, found in enumerate(pool.map(work, range(16))):
+            assert all(torch.equal(y, alone[k % 8][0][0]) for y in found)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # Python warns of threads: that is what is tested
+def test_a_forked_child_computes_the_same():
+    cell = _cell("lstm")
+    x, state, constants = _draw(cell, 12, 6)
+    rows, _, grads = _run(cell, x, state, constants, threads=2)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        r, _, g = _run(cell, x, state, constants, threads=2)
+        same = all(torch.equal(a, b) for a, b in zip([*rows, *grads], [*r, *g], strict=True))
+        os.write(writer, b"same" if same else b"not the same")
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert os.read(reader, 20) == b"same"
+    os.close(reader)
+    os.close(writer)
+
+
+def test_the_pool_is_reused_and_can_be_emptied():
+    cell = _cell("lstm", 20, 40)
+    machine = native()
+    x, state, constants = _draw(cell, 100, 16)
+    machine.trim()
+    for _ in range(3):
+        _run(cell, x, state, constants)
+    held = machine.held()
+    for _ in range(5):
+        _run(cell, x, state, constants)
+    assert machine.held() <= held + (2 << 20)
+    assert held > 0
+    machine.trim()
+    assert machine.held() == 0
+
+
+def test_a_long_sequence_keeps_all_that_the_backward_pass_needs_and_no_more():
+    cell, machine = _cell("lstm", 8, 16), native()
+    x = torch.randn(400, 4, 8, requires_grad=True)
+    used = {}
+    for save in ("all", "sqrt"):
+        machine.trim()
+        before = machine.used()
+        with options(executor="native", save=save):
+            y, _ = scan(cell, x)
+        used[save] = machine.used() - before - y.numel() * 4
+        y.sum().backward()
+    assert used["sqrt"] < used["all"] / 8

@@ -1,0 +1,20 @@
+"""The native machine on cells drawn at random: 2,000 in CI; random_cells.py itself takes any number."""
+
+import pytest
+import torch
+from random_cells import compare
+
+from recurra.kernels.cpu import native
+
+pytestmark = pytest.mark.skipif(native() is None, reason="built without the native machine")
+BLOCK = 50
+
+
+@pytest.mark.parametrize("first", range(0, 2000, BLOCK), ids=lambda seed: f"seeds {seed} to {seed + BLOCK - 1}")
+def test_drawn_cells_equal_the_plain_loop(first):
+    threads = torch.get_num_threads()
+    try:
+        for seed in range(first, first + BLOCK):
+            compare(seed)
+    finally:
+        torch.set_num_threads(threads)
