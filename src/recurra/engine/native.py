@@ -18,14 +18,15 @@ from recurra.engine.derive import BackwardProgram, Derived, derive, leaves_of
 from recurra.engine.program import evaluate_weights
 from recurra.engine.request import Leaves, Request, Result
 from recurra.kernels.cpu import native
-from recurra.kernels.lower import Contraction, Program, lower
+from recurra.kernels.lower import lower
+from recurra.kernels.program import Contraction, Program
 from recurra.shapes import extent, numel
 from recurra.steps.graph import StepGraph
 from recurra.steps.ops import OPS
 from recurra.steps.stages import Scope, Staged
 
 _CHUNK_ROWS = 256  # rows of a chunk of time: its values stay in a second-level cache
-_INLINE_ROWS = 8  # from so many rows of a frame on, pointwise work is done inside of the loop
+_WITHIN_ROWS = 8  # from so many rows of a frame on, pointwise work is done inside of the loop
 
 
 @dataclass(frozen=True)
@@ -78,20 +79,7 @@ class _Lowered:
 
     @staticmethod
     def of(program: Program) -> "_Lowered":
-        handle = native().Program(
-            buffers=program.buffers,
-            instructions=[program.instructions[s] for s in program.instructions],
-            numbers=program.numbers,
-            micros=program.micros,
-            pairs=program.pairs,
-            constants=program.constants,
-            contractions=program.contractions,
-            gradients=program.gradients,
-            matrices=program.matrix_sizes,
-            states=program.states,
-            slots=program.slots,
-            widest=program.widest,
-        )
+        handle = native().Program(**program.tables())
         return _Lowered(program, handle)
 
 
@@ -124,8 +112,8 @@ class _Job:
         return int(self.dtype is torch.float64)
 
     @property
-    def inline(self) -> bool:
-        return self.frames.B >= _INLINE_ROWS * self.frames.shares
+    def within(self) -> bool:
+        return _WITHIN_ROWS * self.frames.shares <= self.frames.B
 
     @cached_property
     def reset(self) -> Tensor | None:
@@ -158,17 +146,17 @@ class _Job:
     def forward_program(self, keep: tuple[int, ...]) -> _Lowered:
         """The step forward, which keeps these nodes."""
         every = self.request.return_states
-        key = ("native", keep, every, self.inline)
+        key = ("native", keep, every, self.within)
         if key not in self.derived.memo:
             outputs = [self.graph.outputs[0], *(self.graph.next_states if every else ())]
             self.derived.memo[key] = _Lowered.of(
-                lower(self.derived.forward.staged, outputs=outputs, keep=keep, inline=self.inline)
+                lower(self.derived.forward.staged, outputs=outputs, keep=keep, within=self.within)
             )
         return self.derived.memo[key]  # type: ignore[no-any-return]
 
     def backward_program(self, step: BackwardProgram, keep: tuple[int, ...]) -> _Lowered:
         """The step backward, from what the forward one kept."""
-        key = ("native", self.inline)
+        key = ("native", self.within)
         if key not in step.memo:
             graph, first = step.step.staged.graph, len(self.graph.outputs)
             taped = [first + step.step.saved.index(i) for i in keep]
@@ -179,7 +167,7 @@ class _Job:
                     outputs=outputs,
                     taped=taped,
                     contractions=_contractions(step),
-                    inline=self.inline,
+                    within=self.within,
                 )
             )
         return step.memo[key]  # type: ignore[no-any-return]

@@ -52,6 +52,10 @@ class Rows:
         self.rows.append(row)
         return len(self.rows) - 1
 
+    def reads(self, i: int) -> list[int]:
+        """The rows that a row reads."""
+        return [*self.rows[i].args, *(p for p, _, _ in self.rows[i].parts)]
+
     def resolve(self, i: int, lo: int = 0, hi: int | None = None) -> list[Range]:
         """The ranges of rows that are no views that make up a range of a row."""
         row = self.rows[i]
