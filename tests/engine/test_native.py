@@ -94,6 +94,25 @@ def test_threads_change_no_bits_of_rows(name):
             _same(again[2], many[2])  # weights' gradients: the same from run to run
 
 
+@pytest.mark.parametrize("B", [1, 7, 40])
+@pytest.mark.parametrize("name", NAMES)
+def test_teams_change_no_bits(name, B, monkeypatch):
+    cell = _cell(name, H=29)
+    x, state, constants = _draw(cell, 9, B)
+    lengths = torch.randint(0, 10, (B,), generator=torch.Generator().manual_seed(0)).clamp_min(1)
+    reset = torch.rand(9, B, generator=torch.Generator().manual_seed(2)) < 0.2
+    for arguments in ({}, {"lengths": lengths, "reset": reset, "reverse": True}):
+        one = _run(cell, x, state, constants, threads=1, **arguments)
+        with monkeypatch.context() as patch:
+            patch.setattr("recurra.engine.native._CORE_CACHE", 0)  # as if the weights were large
+            for threads in (2, 3, 4):
+                many = _run(cell, x, state, constants, threads=threads, **arguments)
+                _same(many[0], one[0])
+                _same(many[1], one[1])
+                if B < 32:  # one share: the sums over rows are in one order too
+                    _same(many[2], one[2])
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("B", [1, 20])
 def test_cuts_of_time_change_no_bits(name, B):

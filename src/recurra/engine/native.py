@@ -22,11 +22,13 @@ from recurra.kernels.lower import lower
 from recurra.kernels.program import Contraction, Program
 from recurra.shapes import extent, numel
 from recurra.steps.graph import StepGraph
-from recurra.steps.ops import OPS
-from recurra.steps.stages import Scope, Staged
+from recurra.steps.ops import OPS, Kind
+from recurra.steps.stages import Scope, Stage, Staged
 from recurra.steps.vjp import Backward
 
 _CHUNK_ROWS = 256  # rows of a chunk of time: its values stay in a second-level cache
+_CORE_CACHE = 512 << 10  # bytes of weights that a core may keep to itself
+_TEAM_ROWS = 16  # rows that are worth reading weights for that it cannot keep
 _WITHIN_ROWS = 8  # from so many rows of a frame on, pointwise work is done inside of the loop
 
 
@@ -38,6 +40,7 @@ class _Frames:
     B: int
     reverse: bool
     shares: int
+    team: int  # threads of a share
     lengths: tuple[int, ...] | None
 
     @cached_property
@@ -210,6 +213,7 @@ class _Job:
                 +frames.reverse,
                 +(frames.lengths is not None),
                 _CHUNK_ROWS,
+                frames.team,
             ],
             frames.share_start,
             frames.order,
@@ -433,6 +437,25 @@ def _differentiable(
     return [next(found) if need else None for need in needs]
 
 
+def _loop_weights(derived: Derived) -> int:
+    """How many numbers the matrices have that every frame reads."""
+    staged, graph = derived.forward.staged, derived.forward.graph
+    loop = [n for i, n in graph if n.kind is Kind.CONTRACTION and staged.stage[i] is Stage.LOOP]
+    return sum(numel(graph.nodes[n.args[1]].shape) for n in loop)
+
+
+def _split(B: int, threads: int, loop_bytes: int) -> tuple[int, int]:
+    """How many shares the batch is cut into, and how many threads work on each.
+
+    Rows alone need no waiting. But where the weights of the loop outgrow a core's own cache, each share reads them anew
+    in every frame: then few rows are better kept together, and their units split.
+    """
+    if loop_bytes < _CORE_CACHE:
+        return max(1, min(threads, B)), 1
+    shares = max(1, min(threads, B // _TEAM_ROWS))
+    return shares, max(1, threads // shares)
+
+
 def refusal(request: Request) -> str:
     """Why the native machine cannot run this; empty where it can."""
     if native() is None:
@@ -450,8 +473,10 @@ def run(request: Request, save: str | int) -> Result:
         return staged.run(request, save)  # no frame at all: nothing to be fast at
     work = torch.float64 if dtype is torch.float64 else torch.float32
     lengths = None if request.lengths is None else tuple(request.lengths.tolist())
-    shares = max(1, min(torch.get_num_threads(), request.B))
-    frames = _Frames(request.T, request.B, request.reverse, shares, lengths)
+    shares, team = _split(
+        request.B, torch.get_num_threads(), _loop_weights(derived) * (8 if work is torch.float64 else 4)
+    )
+    frames = _Frames(request.T, request.B, request.reverse, shares, team, lengths)
     named = leaves_of(request.cell)
     weights = evaluate_weights(
         graph, derived.forward.weights, lambda path: named[path].to(work), torch.empty((), dtype=work)

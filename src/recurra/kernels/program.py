@@ -77,10 +77,6 @@ class Instruction:
     pairs: tuple[tuple[int, int], ...] = ()
     number: float = 0.0
 
-    def operands(self) -> tuple[Operand, ...]:
-        """Everything that it reads or writes."""
-        return (self.d, self.a, self.b, *(o for m in self.micros for o in m[1:]))
-
     def __str__(self) -> str:
         match self.kind:
             case Kind.GEMM:
@@ -157,10 +153,7 @@ class Program:
                 numbers.append(i.number)
                 op = REDUCTIONS.index(i.reduction) if i.reduction else 0
                 count = len(i.micros) + len(i.pairs)
-                once = any(0 <= o.buffer < NOTHING and self.buffers[o.buffer][0] is Home.ONCE for o in i.operands())
-                rows[-1].append(
-                    (i.kind, op, *i.d, *i.a, *i.b, i.n, i.k, i.matrix, first, count, len(numbers) - 1, once)
-                )
+                rows[-1].append((i.kind, op, *i.d, *i.a, *i.b, i.n, i.k, i.matrix, first, count, len(numbers) - 1))
         return {
             "buffers": self.buffers,
             "instructions": [[tuple(map(int, i)) for i in stage] for stage in rows],

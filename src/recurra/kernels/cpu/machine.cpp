@@ -15,6 +15,8 @@ constexpr int64_t LINE = 64;  // bytes of a cache line
 template <class T>
 constexpr int STRIP = 2048 / int(sizeof(T));  // numbers of a slot: a group's slots stay in a first-level cache
 
+constexpr int SPINS = 2000;  // some 50 µs: what waits for longer sleeps
+
 constexpr int64_t aligned(int64_t bytes) { return (bytes + LINE - 1) / LINE * LINE; }
 
 // Rows begin on whole vectors, and not all in the same sets of a cache.
@@ -53,8 +55,13 @@ struct Share {
 template <class T>
 class Machine {
    public:
-    Machine(const Program& program, const Run& run, int share)
-        : program(program), run(run), share(run, share), base((char*)run.scratch + share * run.scratch_share) {
+    Machine(const Program& program, const Run& run, int share, int member)
+        : program(program),
+          run(run),
+          share(run, share),
+          member(member),
+          gate(run.gates + share),
+          base((char*)run.scratch + share * run.scratch_share) {
         place();
     }
 
@@ -62,7 +69,7 @@ class Machine {
     static int64_t bytes(const Program& program, const Run& run) {
         int64_t most = 0;
         for (int s = 0; s < run.shares; s++) {
-            Machine machine(program, run, s);
+            Machine machine(program, run, s, 0);
             if (machine.used > most) most = machine.used;
         }
         return aligned(most) + 4096;
@@ -98,6 +105,8 @@ class Machine {
     const Program& program;
     const Run& run;
     Share share;
+    int member;  // of the team
+    Gate* gate;
     char* base;
     int64_t used = 0;
 
@@ -124,7 +133,7 @@ class Machine {
 
     void place() {
         constants = take(int64_t(program.n_constants) * stride<T>(program.widest));
-        slots = take(int64_t(program.slots) * STRIP<T>);
+        slots = take(int64_t(program.slots) * STRIP<T> * run.team) + int64_t(program.slots) * STRIP<T> * member;
         const int R = share.rows, N = share.most;
         for (int i = 0; i < program.n_buffers; i++) {
             const Buffer& b = program.buffers[i];
@@ -203,20 +212,51 @@ class Machine {
         return run.f0 + f > 0 && run.reset[int64_t(t + 1) * run.B + sequence(r)];
     }
 
-    void begin() {
-        for (int i = 0; i < program.n_constants; i++) {
-            T* p = constants + int64_t(i) * stride<T>(program.widest);
-            for (int j = 0; j < program.widest; j++) p[j] = T(program.constants[i]);
+    // The part of n things that falls to this member, in steps of `step`.
+    struct Span {
+        int lo, hi;
+    };
+    Span mine(int n, int step = 1) const {
+        const int steps = (n + step - 1) / step;
+        const int lo = steps * member / run.team * step, hi = steps * (member + 1) / run.team * step;
+        return {lo < n ? lo : n, hi < n ? hi : n};
+    }
+
+    // Every member has come this far, and sees what the others have written.
+    void meet() {
+        if (run.team == 1) return;
+        const uint32_t passed = __atomic_load_n(&gate->passed, __ATOMIC_ACQUIRE);
+        if (__atomic_add_fetch(&gate->arrived, 1, __ATOMIC_ACQ_REL) == uint32_t(run.team)) {
+            __atomic_store_n(&gate->arrived, 0, __ATOMIC_RELAXED);
+            __atomic_store_n(&gate->passed, passed + 1, __ATOMIC_SEQ_CST);
+            run.wake(*gate);
+            return;
         }
-        memset(gradients, 0, size_t(gradient_count) * sizeof(T));
+        for (int spin = 0; spin < SPINS; spin++) {
+            if (__atomic_load_n(&gate->passed, __ATOMIC_ACQUIRE) != passed) return;
+#if defined(__x86_64__)
+            _mm_pause();
+#endif
+        }
+        run.sleep(*gate, passed);
+    }
+
+    void begin() {
+        if (!member) {
+            for (int i = 0; i < program.n_constants; i++) {
+                T* p = constants + int64_t(i) * stride<T>(program.widest);
+                for (int j = 0; j < program.widest; j++) p[j] = T(program.constants[i]);
+            }
+            memset(gradients, 0, size_t(gradient_count) * sizeof(T));
+        }
         for (int i = 0; i < program.n_buffers; i++) {
             const Buffer& b = program.buffers[i];
-            if (b.home == Home::ONCE) {
+            if (b.home == Home::ONCE && !member) {
                 const T* from = (const T*)run.once[b.index];
                 for (int r = 0; r < share.rows; r++) copy(at[i].data + r * at[i].stride, from + int64_t(sequence(r)) * b.width, b.width);
             }
         }
-        if (run.ragged && run.f0 == 0) pad();
+        if (run.ragged && run.f0 == 0 && !member) pad();
         alive_now = run.backwards ? 0 : n_at(0);
         if (!run.backwards) {
             for (int k = 0; k < program.n_states; k++) fetch_state(k, 0, share.rows);
@@ -225,6 +265,7 @@ class Machine {
         tape_row = 0;
         if (run.backwards)
             for (int r = 0; r < share.rows; r++) tape_row += Share::clipped(run, share.first + r);
+        meet();
     }
 
     // Frames past the end of a sequence are exactly zero.
@@ -245,6 +286,7 @@ class Machine {
     }
 
     void fetch_state(int k, int from, int to) {
+        if (member) return;
         const int w = program.states[k].width;
         const Rows<T> s = at[k];
         for (int r = from; r < to; r++)
@@ -252,6 +294,7 @@ class Machine {
     }
 
     void leave(int from, int to) {  // rows [to, from) have their last state
+        if (member) return;
         for (int k = 0; k < program.n_states; k++) {
             const int w = program.states[k].width;
             const Rows<T> s = at[k];
@@ -267,6 +310,7 @@ class Machine {
         for (int f = f0; f < f1; f++) chunk_rows += n_at(f);
         if (run.backwards) tape_row -= chunk_rows;
         gather();
+        meet();
         stage(Stage::HOIST);
         if (run.backwards) {
             int64_t row = chunk_rows;
@@ -278,6 +322,7 @@ class Machine {
         stage(Stage::SINK);
         contract();
         scatter();
+        meet();
         if (!run.backwards) tape_row += chunk_rows;
     }
 
@@ -303,7 +348,7 @@ class Machine {
     void gather() {
         for (int i = 0; i < program.n_buffers; i++) {
             const Buffer& b = program.buffers[i];
-            if (b.home != Home::INPUT || direct[i]) continue;
+            if (b.home != Home::INPUT || direct[i] || i % run.team != member) continue;
             T* to = chunk_base[i];
             for (int f = f_first; f < f_end; f++)
                 for (int r = 0, n = n_at(f); r < n; r++, to += at[i].stride)
@@ -314,7 +359,7 @@ class Machine {
     void scatter() {
         for (int i = 0; i < program.n_buffers; i++) {
             const Buffer& b = program.buffers[i];
-            if (b.home != Home::OUTPUT || direct[i]) continue;
+            if (b.home != Home::OUTPUT || direct[i] || i % run.team != member) continue;
             const T* from = chunk_base[i];
             for (int f = f_first; f < f_end; f++)
                 for (int r = 0, n = n_at(f); r < n; r++, from += at[i].stride)
@@ -325,7 +370,7 @@ class Machine {
     void stage(Stage which) {
         const Instruction* list = program.instructions[int(which)];
         for (int i = 0; i < program.n_instructions[int(which)]; i++) {
-            if (!list[i].by_frame && together(list[i])) {
+            if (together(list[i])) {
                 point(f_first, 0);
                 execute(list[i], chunk_rows);
                 continue;
@@ -340,16 +385,19 @@ class Machine {
         }
     }
 
-    // Whether the rows of all frames of the chunk lie one behind the other in every operand.
+    // Whether the rows of all frames of the chunk lie one behind the other.
+    bool lie_together(Operand o) const {
+        if (o.buffer < 0 || o.buffer == NOTHING || f_end - f_first == 1) return true;
+        if (program.buffers[o.buffer].home == Home::ONCE) return false;
+        return !direct[o.buffer] || (run.shares == 1 && !run.reverse);
+    }
+
     bool together(const Instruction& in) const {
-        if (f_end - f_first == 1) return true;
-        const auto apart = [&](Operand o) { return o.buffer >= 0 && o.buffer != NOTHING && direct[o.buffer] && (run.shares > 1 || run.reverse); };
-        if (apart(in.d) || apart(in.a) || apart(in.b)) return false;
-        if (in.kind == Kind::GROUP)
-            for (int i = 0; i < in.count; i++) {
-                const Micro& m = program.micros[in.first + i];
-                if (apart(m.d) || apart(m.a) || apart(m.b) || apart(m.c)) return false;
-            }
+        if (!lie_together(in.d) || !lie_together(in.a) || !lie_together(in.b)) return false;
+        for (int i = 0; in.kind == Kind::GROUP && i < in.count; i++) {
+            const Micro& m = program.micros[in.first + i];
+            if (!lie_together(m.d) || !lie_together(m.a) || !lie_together(m.b) || !lie_together(m.c)) return false;
+        }
         return true;
     }
 
@@ -361,8 +409,7 @@ class Machine {
         } else if (!run.backwards && n < alive_now) {
             leave(alive_now, n);
         }
-        alive_now = n;
-        if (run.reset && !run.backwards) {
+        if (run.reset && !run.backwards && !member) {
             for (int r = 0; r < n; r++)
                 if (begins(f, r))
                     for (int k = 0; k < program.n_states; k++) {
@@ -370,29 +417,34 @@ class Machine {
                         copy(at[k].data + r * at[k].stride, (const T*)run.initial[k] + int64_t(sequence(r)) * w, w);
                     }
         }
+        const bool before = run.added || run.reset || n != alive_now;
+        alive_now = n;
+        if (before) meet();
+        const Span rows = mine(n);
         for (int k = 0; k < program.n_states; k++) {
             const State& s = program.states[k];
             if (run.added)
-                for (int r = 0; r < n; r++) {
+                for (int r = rows.lo; r < rows.hi; r++) {
                     T* to = at[k].data + r * at[k].stride;
                     const T* more = (const T*)run.added[k] + (int64_t(time(f, r)) * run.B + sequence(r)) * s.width;
                     for (int j = 0; j < s.width; j++) to[j] += more[j];
                 }
             if (s.store >= 0)
-                for (int r = 0; r < n; r++)
+                for (int r = rows.lo; r < rows.hi; r++)
                     copy(at[s.store].data + r * at[s.store].stride, at[k].data + r * at[k].stride, s.width);
         }
+        if (before) meet();
         const Instruction* list = program.instructions[int(Stage::LOOP)];
         for (int i = 0; i < program.n_instructions[int(Stage::LOOP)]; i++) execute(list[i], n);
         for (int k = 0; k < program.n_states; k++) {
             const State& s = program.states[k];
             if (s.next.buffer == k) continue;  // it stays as it is
             const Rows<T> from = at[s.next.buffer];
-            for (int r = 0; r < n; r++)
+            for (int r = rows.lo; r < rows.hi; r++)
                 copy(at[k].data + r * at[k].stride, from.data + r * from.stride + s.next.offset, s.width);
         }
         if (run.reset && run.backwards) {
-            for (int r = 0; r < n; r++)
+            for (int r = rows.lo; r < rows.hi; r++)
                 if (begins(f, r))
                     for (int k = 0; k < program.n_states; k++) {
                         const int w = program.states[k].width;
@@ -402,6 +454,7 @@ class Machine {
                         memset(state, 0, size_t(w) * sizeof(T));
                     }
         }
+        meet();
     }
 
     // --- instructions -----------------------------------------------------------------------------------------------
@@ -409,13 +462,18 @@ class Machine {
     Rows<T> rows_of(Operand o) const { return {at[o.buffer].data + o.offset, at[o.buffer].stride}; }
 
     void execute(const Instruction& in, int rows) {
-        if (!rows) return;
+        if (rows) part(in, rows);
+        meet();
+    }
+
+    void part(const Instruction& in, int rows) {
         switch (in.kind) {
             case Kind::GEMM: {
                 const Rows<T> a = rows_of(in.a), d = rows_of(in.d);
                 const Rows<T> b = in.b.buffer == NOTHING ? Rows<T>{nullptr, 0} : rows_of(in.b);
-                gemm<T>(a.data, a.stride, rows, in.k, packed(in.index), in.n, b.data, b.stride, d.data, d.stride, 0,
-                        panels(in.n, PANEL<T>));
+                const Span columns = mine(panels(in.n, PANEL<T>));
+                gemm<T>(a.data, a.stride, rows, in.k, packed(in.index), in.n, b.data, b.stride, d.data, d.stride,
+                        columns.lo, columns.hi);
                 break;
             }
             case Kind::GROUP: group(in, rows); break;
@@ -423,7 +481,7 @@ class Machine {
             case Kind::MAP: {
                 const Rows<T> a = rows_of(in.a), d = rows_of(in.d);
                 const int32_t* pairs = program.pairs + 2 * int64_t(in.first);
-                for (int r = 0; r < rows; r++) {
+                for (int r = mine(rows).lo; r < mine(rows).hi; r++) {
                     const T* from = a.data + r * a.stride;
                     T* to = d.data + r * d.stride;
                     for (int j = 0; j < in.count; j++) to[pairs[2 * j + 1]] = from[pairs[2 * j]];
@@ -440,13 +498,15 @@ class Machine {
     }
 
     void group(const Instruction& in, int rows) {
-        const int columns = in.n < STRIP<T> ? in.n : STRIP<T>;
+        const Span span = mine(in.n, LANES<T>);
+        if (span.lo == span.hi) return;
+        const int columns = span.hi - span.lo < STRIP<T> ? span.hi - span.lo : STRIP<T>;
         const int at_once = STRIP<T> / columns;
         const Micro* micros = program.micros + in.first;
         for (int r = 0; r < rows; r += at_once) {
             const int R = rows - r < at_once ? rows - r : at_once;
-            for (int j = 0; j < in.n; j += columns) {
-                const int C = in.n - j < columns ? in.n - j : columns;
+            for (int j = span.lo; j < span.hi; j += columns) {
+                const int C = span.hi - j < columns ? span.hi - j : columns;
                 const auto strip = [&](Operand o) -> Rows<T> {
                     if (o.buffer == NOTHING) return {slots, 0};
                     if (o.buffer < 0) return {slots + int64_t(-1 - o.buffer) * STRIP<T>, C};
@@ -466,7 +526,7 @@ class Machine {
         const Rows<T> d = rows_of(in.d), a = rows_of(in.a);
         const Rows<T> b = in.b.buffer == NOTHING ? Rows<T>{nullptr, 0} : rows_of(in.b);
         const int outer = in.k, inner = in.n;
-        for (int r = 0; r < rows; r++) {
+        for (int r = mine(rows).lo; r < mine(rows).hi; r++) {
             const T* x = a.data + r * a.stride;
             T* y = d.data + r * d.stride;
             for (int o = 0; o < outer; o++, x += in.op == SPREAD ? 1 : inner) {
@@ -490,19 +550,21 @@ class Machine {
 
     template <int W>
     void pack_operand(Operand o, int n, T* to) {
-        int64_t row = 0;
-        const bool frames = by_rows(program.buffers[o.buffer].home) && direct[o.buffer];
         point(f_first, 0);
-        if (!frames && program.buffers[o.buffer].home != Home::ONCE) {
+        if (lie_together(o)) {
             const Rows<T> x = rows_of(o);
-            for (int r = 0; r < chunk_rows; r++) pack_row<T, W>(x.data + r * x.stride, n, to, chunk_rows, r);
+            const Span rows = mine(chunk_rows);
+            for (int r = rows.lo; r < rows.hi; r++) pack_row<T, W>(x.data + r * x.stride, n, to, chunk_rows, r);
             return;
         }
+        int64_t row = 0;
         for (int f = f_first; f < f_end; f++) {
             point(f, row);
             const Rows<T> x = rows_of(o);
             const int R = n_at(f);
-            for (int r = 0; r < R; r++) pack_row<T, W>(x.data + r * x.stride, n, to, chunk_rows, int(row) + r);
+            const Span rows = mine(R);
+            for (int r = rows.lo; r < rows.hi; r++)
+                pack_row<T, W>(x.data + r * x.stride, n, to, chunk_rows, int(row) + r);
             row += R;
         }
     }
@@ -513,22 +575,31 @@ class Machine {
             const Contraction& c = list[i];
             T* result = gradients + gradient_at[c.gradient];
             if (c.a.buffer == NOTHING) {
+                const Span columns = mine(c.m, LANES<T>);
                 int64_t row = 0;
                 for (int f = f_first; f < f_end; f++) {
                     point(f, row);
                     const Rows<T> g = rows_of(c.g);
                     const int R = n_at(f);
                     for (int r = 0; r < R; r++)
-                        for (int j = 0; j < c.m; j++) result[j] += g.data[r * g.stride + j];
+                        for (int j = columns.lo; j < columns.hi; j++) result[j] += g.data[r * g.stride + j];
                     row += R;
                 }
                 continue;
             }
-            if (!i || !same(list[i - 1], c) || list[i - 1].a.buffer == NOTHING) pack_operand<TILE_ROWS>(c.g, c.m, pack_g);
+            meet();  // nobody reads the last ones any more
+            if (!i || !same(list[i - 1], c) || list[i - 1].a.buffer == NOTHING)
+                pack_operand<TILE_ROWS>(c.g, c.m, pack_g);
             pack_operand<PANEL<T>>(c.a, c.n, pack_a);
+            meet();
             const int64_t ldc = int64_t(panels(c.n, PANEL<T>)) * PANEL<T>;
-            outer<T>(pack_g, c.m, pack_a, c.n, chunk_rows, result + int64_t(c.head) * panels(c.m, TILE_ROWS) * TILE_ROWS * ldc);
+            const int tiles = panels(c.m, TILE_ROWS);
+            const Span own = mine(tiles);
+            T* block = result + int64_t(c.head) * tiles * TILE_ROWS * ldc;
+            outer<T>(pack_g + int64_t(own.lo) * chunk_rows * TILE_ROWS, (own.hi - own.lo) * TILE_ROWS, pack_a, c.n,
+                     chunk_rows, block + int64_t(own.lo) * TILE_ROWS * ldc);
         }
+        meet();
     }
 };
 
@@ -565,7 +636,7 @@ void finish(const Program& program, const Run& run, int32_t share, int32_t share
         bool first = true;
         for (int s = 0; s < run.shares; s++) {
             if (run.share_start[s] == run.share_start[s + 1]) continue;
-            const Machine<T> machine(program, run, s);
+            const Machine<T> machine(program, run, s, 0);
             const T* from = machine.gradient(g);
             for (int m = m0; m < m1; m++) {
                 const int64_t row = gradient.n ? int64_t(m / per) * panels(per, TILE_ROWS) * TILE_ROWS + m % per : m;
@@ -583,8 +654,8 @@ void finish(const Program& program, const Run& run, int32_t share, int32_t share
 }
 
 template <class T>
-void run_share(const Program& program, const Run& run, int32_t share) {
-    Machine<T>(program, run, share).go();
+void run_share(const Program& program, const Run& run, int32_t share, int32_t member) {
+    Machine<T>(program, run, share, member).go();
 }
 
 template <class T>

@@ -3,8 +3,8 @@
 // A program is a list of instructions on row buffers. A row is one sequence at one frame; a row buffer has `width`
 // numbers a row. Letters: T frames, B sequences, F processed frames, R rows of a share at a frame, N rows of a chunk.
 //
-// A share is a part of the batch that one thread runs alone, over all frames: shares never wait for each other. Time is
-// run in chunks: HOIST for all rows of a chunk, LOOP frame by frame, SINK for all rows, then the weight gradients'
+// A share is a part of the batch that runs over all frames without waiting for others. One thread runs it, or a team:
+// its members then split the units of each instruction, and wait for each other between two. Time is run in chunks: HOIST for all rows of a chunk, LOOP frame by frame, SINK for all rows, then the weight gradients'
 // contractions while the chunk is in cache.
 #pragma once
 
@@ -60,7 +60,6 @@ struct Instruction {
     int32_t index;         // the matrix of a product
     int32_t first, count;  // micro operations, or pairs of a map
     double number;         // epsilon of a standardisation
-    int32_t by_frame;      // reads one row a sequence: run frame by frame wherever it stands
 };
 
 enum Reduction : int32_t { SUM, MEAN, AMAX, STANDARDIZE, STANDARDIZE_GRAD, SPREAD };
@@ -110,6 +109,11 @@ struct Strided {
     int64_t row, column;
 };
 
+// Where the members of a team wait for each other.
+struct alignas(64) Gate {
+    uint32_t arrived, passed;
+};
+
 // One run over frames [0, F) of rows in processing order. All pointers belong to the caller and outlive the run; none of
 // those written to overlaps another.
 struct Run {
@@ -118,6 +122,7 @@ struct Run {
     int32_t reverse;    // time runs from each sequence's last valid frame to its first
     int32_t ragged;     // lengths were given
     int32_t shares;
+    int32_t team;       // threads of a share
     int32_t chunk;      // rows of a chunk, about
     int32_t f0;         // the frame of the sequences with which this run begins
     const int32_t* share_start;  // (shares + 1) into order
@@ -139,6 +144,9 @@ struct Run {
     void* packed;                // matrices, packed
     void* scratch;               // of all shares
     int64_t scratch_share;       // bytes of one
+    Gate* gates;                 // one a share
+    void (*sleep)(Gate&, uint32_t passed);  // until the gate has been passed more often than that
+    void (*wake)(Gate&);
 };
 
 // The functions of a target; [0] for float, [1] for double.
@@ -147,7 +155,7 @@ struct Kernels {
     int64_t (*packed_bytes[2])(const Program&);
     int64_t (*scratch_bytes[2])(const Program&, const Run&);
     void (*pack[2])(const Program&, const Run&, int32_t share, int32_t shares);     // this share's part of the panels
-    void (*run[2])(const Program&, const Run&, int32_t share);                      // the share's rows, all frames
+    void (*run[2])(const Program&, const Run&, int32_t share, int32_t member);      // the share's rows, all frames
     void (*finish[2])(const Program&, const Run&, int32_t share, int32_t shares);   // sums gradients over the shares
     double (*peak[2])(int64_t repetitions);  // multiply-adds of registers alone: operations done
 };

@@ -53,7 +53,7 @@ struct Held {
             for (const auto& i : instructions_.at(s))
                 instructions[s].push_back({Kind(i.at(0)), i.at(1), {i.at(2), i.at(3)}, {i.at(4), i.at(5)},
                                            {i.at(6), i.at(7)}, i.at(8), i.at(9), i.at(10), i.at(11), i.at(12),
-                                           numbers.at(size_t(i.at(13))), i.at(14)});
+                                           numbers.at(size_t(i.at(13)))});
         for (const auto& m : micros_)
             micros.push_back({m.at(0), {m.at(1), m.at(2)}, {m.at(3), m.at(4)}, {m.at(5), m.at(6)}, {m.at(7), m.at(8)}});
         for (const auto& c : contractions_)
@@ -92,6 +92,11 @@ void parallel(int n, F f) {
     for (int i = omp_get_thread_num(); i < n; i += omp_get_num_threads()) f(i);
 }
 
+void gate_sleep(Gate& gate, uint32_t passed) {
+    std::atomic_ref<uint32_t>(gate.passed).wait(passed, std::memory_order_acquire);
+}
+void gate_wake(Gate& gate) { std::atomic_ref<uint32_t>(gate.passed).notify_all(); }
+
 template <class T>
 std::vector<T> pointers(const Addresses& addresses) {
     std::vector<T> made;
@@ -116,7 +121,7 @@ void run(const Held& held, int wide, const Ints& sizes, const Ints& share_start,
     Run r{};
     r.T = sizes.at(0), r.B = sizes.at(1), r.f0 = sizes.at(2), r.F = sizes.at(3), r.backwards = sizes.at(4),
     r.reverse = sizes.at(5), r.ragged = sizes.at(6), r.chunk = sizes.at(7);
-    r.shares = int32_t(share_start.size()) - 1;
+    r.shares = int32_t(share_start.size()) - 1, r.team = sizes.at(8);
     r.share_start = share_start.data(), r.order = order.data(), r.lengths = lengths.data();
     r.reset = reinterpret_cast<const uint8_t*>(reset);
     r.inputs = in.data(), r.outputs = out.data(), r.vectors = vec.data(), r.matrices = mat.data();
@@ -131,9 +136,28 @@ void run(const Held& held, int wide, const Ints& sizes, const Ints& share_start,
     const pool::Block packed(size_t(kernels.packed_bytes[wide](program)) + 64);
     const pool::Block scratch(size_t(r.scratch_share) * size_t(r.shares));
     r.packed = packed.data(), r.scratch = scratch.data();
-    parallel(r.shares, [&](int i) { kernels.pack[wide](program, r, i, r.shares); });
-    parallel(r.shares, [&](int i) { kernels.run[wide](program, r, i); });
-    if (program.n_gradients) parallel(r.shares, [&](int i) { kernels.finish[wide](program, r, i, r.shares); });
+    std::vector<Gate> gates(size_t(r.shares));
+    r.gates = gates.data(), r.sleep = gate_sleep, r.wake = gate_wake;
+    const int threads = r.shares * r.team;
+    parallel(threads, [&](int i) { kernels.pack[wide](program, r, i, threads); });
+    if (r.team == 1) {
+        parallel(r.shares, [&](int i) { kernels.run[wide](program, r, i, 0); });
+    } else {
+        // Members of a team wait for each other: they must all be there, or each share has one thread after all.
+        std::atomic<bool> alone{forked.load()};
+        if (!alone) {
+#pragma omp parallel num_threads(threads)
+            if (omp_get_num_threads() == threads)
+                kernels.run[wide](program, r, omp_get_thread_num() / r.team, omp_get_thread_num() % r.team);
+            else
+                alone = true;
+        }
+        if (alone) {
+            r.team = 1;
+            parallel(r.shares, [&](int i) { kernels.run[wide](program, r, i, 0); });
+        }
+    }
+    if (program.n_gradients) parallel(threads, [&](int i) { kernels.finish[wide](program, r, i, threads); });
 }
 
 template <class T>
