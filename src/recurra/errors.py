@@ -67,6 +67,10 @@ class OptionError(RecurraError, ValueError):
     """A setting has a value outside of what it allows: a negative size, or two that exclude each other."""
 
 
+class NativeTargetError(RecurraError, ValueError):
+    """``RECURRA_CPU_TARGET`` names a CPU target that is not compiled in, or that this processor cannot run."""
+
+
 # --- cells and the engine ---------------------------------------------------------------------------------------------
 
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from recurra.cells import CELLS, Cell, HiddenState, LRUCell, MinGRUCell, RGLRUCell
-from recurra.engine import explain, options, plan_for, scan
+from recurra.engine import EXECUTORS, explain, options, plan_for, scan
 from recurra.engine.parallel import Grid, solve
+from recurra.engine.scan import make_request
 from recurra.errors import ExecutorError
 from recurra.testing import assert_within_eps
 
@@ -47,11 +48,11 @@ def test_cells_that_are_linear_say_so_and_no_others_do():
 
 def test_the_plan_takes_it_where_it_is_cheaper():
     cell = MinGRUCell(4, 16)
-    assert plan_for(cell, torch.zeros(64, 2, 4)).executor == "associative"
-    short, wide = plan_for(cell, torch.zeros(20, 2, 4)), plan_for(cell, torch.zeros(64, 100, 4))
-    assert short.executor == wide.executor == "staged"
-    assert "cheaper below 48 frames" in short.against["associative"]
-    assert "hold more than 1024 numbers" in wide.against["associative"]
+    dearer = EXECUTORS["associative"].dearer
+    of = lambda T, B: make_request(cell, torch.zeros(T, B, 4))
+    assert dearer(of(64, 2)) == ""
+    assert "cheaper below 48 frames" in dearer(of(20, 2))
+    assert "hold more than 1024 numbers" in dearer(of(64, 100))
     assert "not linear in its state" in plan_for(CELLS["lstm"](4, 16), torch.zeros(64, 2, 4)).against["associative"]
 
 

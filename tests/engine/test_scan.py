@@ -279,11 +279,11 @@ def test_options_nest_and_end():
             plan = plan_for(cell, x)
             assert (plan.executor, plan.save) == ("reference", "sqrt")
         assert plan_for(cell, x).save == "all"
-    assert plan_for(cell, x).executor == "torch"
+    assert plan_for(cell, x).executor == "native"
     with options(save="sqrt"):
-        assert plan_for(cell, x).executor == "staged"
+        assert plan_for(cell, x).executor == "native"
         assert "keeps everything" in plan_for(cell, x).against["torch"]
-    assert plan_for(cell, x, lengths=torch.full((B,), T)).executor == "torch"
+    assert plan_for(cell, x, lengths=torch.full((B,), T)).executor == "native"
     with pytest.raises(UnknownNameError, match=r"'reference'\? \(known"), options(executor="refrence"):
         scan(cell, x)
     for save in ("some", 0, -1, True):

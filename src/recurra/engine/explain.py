@@ -146,7 +146,8 @@ def explain(
         sink    - once for all frames
         saved   7 H per frame for the backward pass
         linear  no
-        plan    torch, because it is the kernels behind torch.nn, the fastest here that can
+        plan    native, because it is the native machine, forward and backward, the fastest here that can
+                not torch: slower: the kernels behind torch.nn
                 not associative: the recurrence is not linear in its state, unit by unit
                 not staged: slower: the derived stages in torch operations
                 not reference: slower: the plain loop over cell.step

@@ -24,6 +24,7 @@ from recurra.shapes import extent, numel
 from recurra.steps.graph import StepGraph
 from recurra.steps.ops import OPS
 from recurra.steps.stages import Scope, Staged
+from recurra.steps.vjp import Backward
 
 _CHUNK_ROWS = 256  # rows of a chunk of time: its values stay in a second-level cache
 _WITHIN_ROWS = 8  # from so many rows of a frame on, pointwise work is done inside of the loop
@@ -166,7 +167,7 @@ class _Job:
                     step.step.staged,
                     outputs=outputs,
                     taped=taped,
-                    contractions=_contractions(step),
+                    contractions=contractions(step.step),
                     within=self.within,
                 )
             )
@@ -229,17 +230,17 @@ class _Job:
         )
 
 
-def _contractions(step: BackwardProgram) -> list[Contraction]:
-    graph, made = step.step.staged.graph, []
-    for grad in step.step.weights:
+def contractions(step: Backward) -> list[Contraction]:
+    """The weight gradients of a backward step as sums over all rows, in its order."""
+    graph, made = step.staged.graph, []
+    for grad in step.weights:
         g = graph.outputs[grad.cotangent]
         width = graph.nodes[g].shape[-1].size if graph.nodes[g].shape else 1
         if grad.operand is None:
             made.append(Contraction(g, None, width=(width, 0)))
             continue
         a = graph.outputs[grad.operand]
-        heads = grad.contraction == "block_linear"
-        made.append(Contraction(g, a, heads, (width, graph.nodes[a].shape[-1].size)))
+        made.append(Contraction(g, a, grad.contraction == "block_linear", (width, graph.nodes[a].shape[-1].size)))
     return made
 
 

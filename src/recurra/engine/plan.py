@@ -103,7 +103,7 @@ def executors() -> tuple[str, ...]:
 
     Example:
         >>> executors()
-        ('torch', 'associative', 'staged', 'reference')
+        ('native', 'torch', 'associative', 'staged', 'reference')
     """
     return tuple(EXECUTORS)
 
@@ -215,11 +215,12 @@ def plan_for(
         >>> import recurra, torch
         >>> cell, x = recurra.LSTMCell(3, 4), torch.zeros(5, 2, 3)
         >>> plan_for(cell, x).executor
-        'torch'
+        'native'
         >>> print(plan_for(cell, x, reset=torch.zeros(5, 2, dtype=torch.bool)))
-        plan    staged, because it is the derived stages in torch operations, the fastest here that can
+        plan    native, because it is the native machine, forward and backward, the fastest here that can
                 not torch: torch.nn cannot reset inside of a sequence
                 not associative: the recurrence is not linear in its state, unit by unit
+                not staged: slower: the derived stages in torch operations
                 not reference: slower: the plain loop over cell.step
     """
     from recurra.engine.scan import make_request  # scan runs plans

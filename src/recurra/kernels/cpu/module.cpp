@@ -164,6 +164,7 @@ double peak(int wide, int threads) {  // operations a second of multiply-adds in
 }  // namespace
 
 NB_MODULE(_native, m) {
+    nb::set_leak_warnings(false);  // programs are remembered with their cells, until the process ends
 #if defined(__linux__)
     pthread_atfork(nullptr, nullptr, [] { forked = true; });
 #endif
