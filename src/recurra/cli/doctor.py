@@ -98,8 +98,8 @@ def _native() -> dict[str, Any]:
 
 def _target_line(native: dict[str, Any]) -> str:
     if native["why not"]:
-        return "none: " + native["why not"].replace("\n", "\n" + 13 * " ")
-    return native["target"] + (", forced by RECURRA_CPU_TARGET" if native["forced"] else ", the best that runs here")
+        return "none: " + str(native["why not"]).replace("\n", "\n" + 13 * " ")
+    return f"{native['target']}, {'forced by RECURRA_CPU_TARGET' if native['forced'] else 'the best that runs here'}"
 
 
 def _version(module: str) -> str:

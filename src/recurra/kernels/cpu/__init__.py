@@ -1,7 +1,7 @@
 """The native machine: step programs on the CPU, compiled once per target.
 
-``RECURRA_CPU_TARGET`` forces a target (``x86-64-v2``, ``x86-64-v3``, ``x86-64-v4``, ``aarch64``); otherwise it is the best
-that the processor can run. ``recurra doctor`` shows it.
+``RECURRA_CPU_TARGET`` forces a target (``x86-64-v2``, ``x86-64-v3``, ``x86-64-v4``, ``aarch64``); otherwise it is the
+best that the processor can run. ``recurra doctor`` shows it.
 """
 
 from functools import cache
@@ -34,8 +34,8 @@ def missing() -> str:
     if _extension() is not None:
         return ""
     return (
-        "Recurra was installed without its compiled part; with a C++20 compiler at hand, RECURRA_NATIVE=1 pip install . "
-        "builds it, or shows why it cannot"
+        "Recurra was installed without its compiled part; with a C++20 compiler at hand, "
+        "RECURRA_NATIVE=1 pip install . builds it, or shows why it cannot"
     )
 
 
