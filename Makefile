@@ -10,6 +10,9 @@ JOBS ?= 2
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+# Without a compiler there is no native part, and the rest works; with one, its errors must not be passed over in silence.
+test bench: export RECURRA_NATIVE ?= $(if $(shell command -v c++ g++ clang++),1)
+
 .PHONY: demo test lint format bench clean
 
 demo: $(STAMP)
@@ -31,10 +34,13 @@ format: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.run
 
-$(STAMP): pyproject.toml constraints.txt
+# Built in the environment itself, not in one of pip's that is gone afterwards, so that a change of one C++ file compiles
+# that file alone.
+$(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/recurra/kernels/cpu/*.cpp src/recurra/kernels/cpu/*.h)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -c constraints.txt -e '.[all,dev]'
+	$(BIN)/python -m pip install -c constraints.txt scikit-build-core nanobind cmake ninja
+	$(BIN)/python -m pip install -c constraints.txt --no-build-isolation -e '.[all,dev]'
 	touch $@
 
 clean:
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-sanitize build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

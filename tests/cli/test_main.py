@@ -11,7 +11,8 @@ import torch
 
 import recurra
 from recurra.cli.main import COMMANDS
-from recurra.errors import RunFolderError
+from recurra.errors import NativeTargetError, RunFolderError
+from recurra.kernels import cpu
 
 ENVIRONMENT = {
     **{k: v for k, v in os.environ.items() if not k.startswith(("RECURRA_", "THP_"))},
@@ -127,6 +128,31 @@ def test_the_module_is_the_command_and_asks_for_huge_pages_before_torch_is_loade
     shown = json.loads(done.stdout)
     assert shown["machine"]["huge pages"] == "asked for"
     assert shown["machine"]["threads"] == 1
+
+
+def test_doctor_shows_the_native_machine(run, tmp_path, monkeypatch):
+    monkeypatch.delenv("RECURRA_CPU_TARGET", raising=False)
+    shown = json.loads(run("doctor", "--json", cwd=tmp_path).out)["native"]
+    assert shown["forced"] is None
+    assert shown["targets"] == cpu.targets()
+    assert shown["why not"] == cpu.missing()
+    assert (shown["target"] is None) == bool(cpu.missing())
+    text = plain(run("doctor", cwd=tmp_path).out)
+    for name, runs in cpu.targets().items():
+        assert f"{name} compiled in, {'runs here' if runs else 'cannot run on this processor'}" in text
+    assert "target none: Recurra was installed without" in text or "the best that runs here" in text
+
+
+def test_doctor_says_why_a_forced_target_does_not_run(run, tmp_path, monkeypatch):
+    def refused():
+        raise NativeTargetError("RECURRA_CPU_TARGET is pdp-11; this machine can run vax", instead="name one of these")
+
+    monkeypatch.setenv("RECURRA_CPU_TARGET", "pdp-11")
+    monkeypatch.setattr(cpu, "missing", lambda: "")
+    monkeypatch.setattr(cpu, "native", refused)
+    assert json.loads(run("doctor", "--json", cwd=tmp_path).out)["native"]["forced"] == "pdp-11"
+    text = plain(run("doctor", cwd=tmp_path).out)
+    assert "target none: RECURRA_CPU_TARGET is pdp-11; this machine can run vax instead: name one of these" in text
 
 
 def test_doctor_says_what_is_there_and_how_to_get_the_rest(run, tmp_path, monkeypatch):

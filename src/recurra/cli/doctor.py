@@ -23,7 +23,7 @@ def doctor(
     data_dir: Annotated[Path | None, typer.Option(help="A folder to look for corpora in.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Versions, threads, what the processor can do, optional parts with the command that installs them, data found.
+    """Versions, threads, the native machine, optional parts with the command that installs them, data found.
 
     [bold]Examples[/bold]
 
@@ -41,6 +41,11 @@ def doctor(
     print("machine")
     for name, value in found["machine"].items():
         print(f"  {name:12} {value}")
+    print("native machine")
+    native = found["native"]
+    print(f"  {'target':12} {_target_line(native)}")
+    for name, runs in native["targets"].items():
+        print(f"  {name:12} compiled in, {'runs here' if runs else 'cannot run on this processor'}")
     print("extras")
     for name, extra in found["extras"].items():
         missing = extra["missing"]
@@ -68,12 +73,33 @@ def _findings(data_dir: Path | None) -> dict[str, Any]:
             "huge pages": "asked for" if os.environ.get("THP_MEM_ALLOC_ENABLE") == "1" else "not asked for",
             "mkldnn": torch.backends.mkldnn.is_available(),
         },
+        "native": _native(),
         "extras": {
             name: {"missing": [m for m in names if find_spec(m) is None], "install": f'pip install "recurra[{name}]"'}
             for name, names in EXTRAS.items()
         },
         "data": _data_folders(data_dir),
     }
+
+
+def _native() -> dict[str, Any]:
+    from recurra.errors import NativeTargetError
+    from recurra.kernels import cpu
+
+    forced = os.environ.get("RECURRA_CPU_TARGET") or None
+    target, why_not = None, cpu.missing()
+    if not why_not:
+        try:
+            target = cpu.native().target()
+        except NativeTargetError as error:  # what a scan would raise; here it is what was asked for
+            why_not = str(error)
+    return {"target": target, "forced": forced, "why not": why_not, "targets": cpu.targets()}
+
+
+def _target_line(native: dict[str, Any]) -> str:
+    if native["why not"]:
+        return "none: " + str(native["why not"]).replace("\n", "\n" + 13 * " ")
+    return f"{native['target']}, {'forced by RECURRA_CPU_TARGET' if native['forced'] else 'the best that runs here'}"
 
 
 def _version(module: str) -> str:

@@ -33,7 +33,16 @@ def missing() -> str:
     """Why there is no native machine; empty where there is one."""
     if _extension() is not None:
         return ""
-    return "Recurra was installed without its compiled part: pip install . with a C++20 compiler at hand builds it"
+    return (
+        "Recurra was installed without its compiled part; with a C++20 compiler at hand, "
+        "RECURRA_NATIVE=1 pip install . builds it, or shows why it cannot"
+    )
+
+
+def targets() -> dict[str, bool]:
+    """The CPU targets that were compiled in, worst first, and whether this processor can run them."""
+    machine = _extension()
+    return {} if machine is None else dict(machine.targets())
 
 
 def _extension() -> ModuleType | None:
