@@ -243,22 +243,29 @@ def _fuse(made: Rows, staged: Staged) -> None:
     """``a b + c``, ``a b - c`` and ``c - a b`` in one operation, where the product has no other reader.
 
     What is kept for the backward pass has no say in it, so that training and inference compute the same bits; a product
-    that is kept is then made beside the sum.
+    that is kept is then made beside the sum. The derivative of a sigmoid, ``(1 - y) y``, is ``y - y y``.
     """
     rows, readers = made.rows, [0] * len(made.rows)
-    for row in rows:
-        for a in (*row.args, *(p for p, _, _ in row.parts)):
+    for i in range(len(rows)):
+        for a in made.reads(i):
             readers[a] += 1
     ends = {made.of[i] for i in (*staged.graph.outputs, *staged.graph.next_states) if i in made.of}
+
+    def inner(row: Row, place: int, op: str) -> Row | None:
+        """An operand of that operation that nobody else reads, of the same width and stage."""
+        a = row.args[place]
+        below = rows[a]
+        alone = readers[a] == 1 and a not in ends
+        return below if alone and (below.op, below.width, below.stage) == (op, row.width, row.stage) else None
+
     for i, row in enumerate(rows):
-        if row.op not in ("add", "sub"):
-            continue
         for place in (1, 0) if row.op == "sub" else (0, 1):
-            below, other = rows[row.args[place]], row.args[1 - place]
-            if below.op != "mul" or below.width != row.width or below.stage is not row.stage:
-                continue
-            if readers[row.args[place]] > 1 or row.args[place] in ends:
-                continue
-            op = {("add", 0): "fma", ("add", 1): "fma", ("sub", 0): "fms", ("sub", 1): "fnma"}[row.op, place]
-            rows[i] = replace(row, op=op, args=(*below.args, other))
-            break
+            if row.op in ("add", "sub") and (below := inner(row, place, "mul")):
+                op = "fma" if row.op == "add" else ("fms", "fnma")[place]
+                rows[i] = replace(row, op=op, args=(*below.args, row.args[1 - place]))
+                break
+            if row.op == "mul" and (below := inner(row, place, "sub")):
+                one, y = (rows[below.args[0]], below.args[1])
+                if one.op == "number" and one.number == 1.0 and y == row.args[1 - place]:
+                    rows[i] = replace(row, op="fnma", args=(y, y, y))
+                    break
