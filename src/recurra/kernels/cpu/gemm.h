@@ -47,10 +47,11 @@ void pack_panels(const T* matrix, int64_t row, int64_t column, int n, int k, T* 
     }
 }
 
-// c (M, V vectors) = (add or 0) + a (M, k) @ panels; V counts vectors over consecutive panels `stride` apart.
+// c (M, V vectors) = (add or 0) + a (M, k) @ panels; V counts vectors over consecutive panels `stride` apart. `ahead` is
+// what will be read next: a hint, which may lie behind the end.
 template <class T, int M, int V>
 ALWAYS_INLINE void tile(const T* a, int64_t lda, int k, const T* b, int64_t stride, const T* add, int64_t ldadd, T* c,
-                        int64_t ldc, int columns) {
+                        int64_t ldc, int columns, const T* ahead) {
     constexpr int L = LANES<T>;
     Vec<T> acc[M][V];
     const bool whole = columns >= V * L;
@@ -64,7 +65,8 @@ ALWAYS_INLINE void tile(const T* a, int64_t lda, int k, const T* b, int64_t stri
                         : left > 0   ? load_part(add + r * ldadd + v * L, left)
                                      : Vec<T>{};
         }
-    for (int i = 0; i < k; i++, b += PANEL<T>) {
+    for (int i = 0; i < k; i++, b += PANEL<T>, ahead += PANEL<T>) {
+        __builtin_prefetch(ahead, 0, 2);
         Vec<T> w[V];
 #pragma GCC unroll 16
         for (int v = 0; v < V; v++) w[v] = load(b + (v / PANEL_VECTORS) * stride + (v % PANEL_VECTORS) * L);
@@ -88,12 +90,12 @@ ALWAYS_INLINE void tile(const T* a, int64_t lda, int k, const T* b, int64_t stri
 }
 
 template <class T>
-using Tile = void (*)(const T*, int64_t, int, const T*, int64_t, const T*, int64_t, T*, int64_t, int);
+using Tile = void (*)(const T*, int64_t, int, const T*, int64_t, const T*, int64_t, T*, int64_t, int, const T*);
 
 template <class T, int M, int V>
 void tile_function(const T* a, int64_t lda, int k, const T* b, int64_t stride, const T* add, int64_t ldadd, T* c,
-                   int64_t ldc, int columns) {
-    tile<T, M, V>(a, lda, k, b, stride, add, ldadd, c, ldc, columns);
+                   int64_t ldc, int columns, const T* ahead) {
+    tile<T, M, V>(a, lda, k, b, stride, add, ldadd, c, ldc, columns, ahead);
 }
 
 // How many panels a tile of m rows takes at once, so that few rows still fill the registers.
@@ -153,8 +155,10 @@ void gemm(const T* a, int64_t lda, int rows, int k, const T* packed, int n, cons
                     const int left = wide ? columns : columns - q * P < P ? columns - q * P : P;
                     const Tile<T> f = wide ? TILES<T>.wide[m] : left <= LANES<T> ? TILES<T>.narrow[m] : TILES<T>.one[m];
                     const int64_t j = int64_t(p + q) * P;
-                    f(a + r * lda + k0, lda, depth, b + int64_t(q) * k * P, int64_t(k) * P,
-                      before ? before + r * ldbefore + j : nullptr, ldbefore, c + r * ldc + j, ldc, left);
+                    const T* mine = b + int64_t(q) * k * P;
+                    // While the first rows read a panel, the next one is fetched from the last-level cache.
+                    f(a + r * lda + k0, lda, depth, mine, int64_t(k) * P, before ? before + r * ldbefore + j : nullptr,
+                      ldbefore, c + r * ldc + j, ldc, left, t || tiles <= 2 ? mine : mine + int64_t(at_once) * k * P);
                 }
                 r += m;
             }
