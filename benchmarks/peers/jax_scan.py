@@ -75,7 +75,7 @@ STEPS: dict[str, tuple[Step, int]] = {
 def prepare(spec: Mapping[str, Any], arrays: Mapping[str, Any]) -> Any:
     """See ``benchmarks.peers.serve``."""
     if spec["what"] != "scan" or spec["cell"] not in STEPS:
-        return f"no step is written in JAX for {spec.get('cell', spec['what'])}"
+        return f"no step is written in JAX for {spec['cell'] if spec['what'] == 'scan' else 'whole networks'}"
     if "lengths" in arrays:
         return "measured without lengths only"
     step, vectors = STEPS[spec["cell"]]

@@ -38,7 +38,7 @@ OPERATORS: dict[str, tuple[str, tuple[int, ...], Callable[[Arrays], Any], dict[s
 def prepare(spec: Mapping[str, Any], arrays: Arrays) -> Any:
     """See ``benchmarks.peers.serve``."""
     if spec["what"] != "scan" or spec["cell"] not in OPERATORS:
-        return f"onnxruntime has no {spec.get('cell', spec['what'])}"
+        return f"onnxruntime has no {spec['cell'] if spec['what'] == 'scan' else 'whole networks'}"
     if spec["train"] or "lengths" in arrays:
         return "forward only, and without lengths"
     name, order, outer, attributes = OPERATORS[spec["cell"]]

@@ -60,7 +60,8 @@ def main(name: str, threads: int) -> None:
             reply = commands[head["do"]](head, arrays)
         except Exception as error:  # it is told to the other side, which decides
             traceback.print_exc()
-            reply = {"failed": f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), "")}"}, {}
+            first = next(iter(str(error).strip().splitlines()), "")
+            reply = {"failed": f"{type(error).__name__}: {first}"}, {}
         send(out, *reply)
 
 
