@@ -17,7 +17,7 @@ class Case:
     D: int
     H: int
     train: bool = True  # forward and backward, gradients to inputs and weights; forward alone, without autograd
-    ragged: bool = False  # lengths drawn from 6 % to 100 % of T: 53 % in the mean, so that half of the frames are padding
+    ragged: bool = False  # lengths drawn evenly from 6 % to 100 % of T, 53 % in the mean
     extra: tuple[str, ...] = ()  # contenders that run only where a case names them
     quick: bool = False  # part of the quick run
 

@@ -50,7 +50,17 @@ def _run(tests: Mapping[str, str], jobs: int, root: Path) -> tuple[str, list[tup
     """What pytest said last, and (suite, outcome) of each test."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-q", "--no-header", "-r", "fE", "--maxfail=20", f"--junitxml={report}"]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "--no-header",
+            "-r",
+            "fE",
+            "--maxfail=20",
+            f"--junitxml={report}",
+        ]
         command += ["-n", str(jobs)] if jobs > 1 and find_spec("xdist") else []
         command += [f"{file}::{suite}" for suite, file in tests.items()]
         done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
@@ -81,7 +91,7 @@ def assert_equal_work(material: Material, calls: Mapping[str, Run]) -> None:
 
     Raises:
         AssertionError: a result of this process is further from the float64 loop than 8 rounding steps or 3 times the
-            float32 loop; one from another process is further from the float32 loop than ``NEAR``.
+            float32 loop. Those of other processes are left to :func:`unequal`.
     """
     loop = {k: v.clone() for k, v in calls["eager loop"]().items()}
     exact = CONTENDERS["eager loop"](material.to(torch.float64))
@@ -93,16 +103,14 @@ def assert_equal_work(material: Material, calls: Mapping[str, Run]) -> None:
             own = relative_error(loop[name], reference[name])
             assert_within_eps(value, reference[name], own=own, what=f"{contender}: {name}")
     assert all(relative_error(loop[name], reference[name]) < 1e5 for name in loop)  # chaos would excuse anything
-    assert_near(loop, {name: call for name, call in calls.items() if name not in {**CONTENDERS, **EXTRA}})
 
 
-def assert_near(reference: Mapping[str, Tensor], calls: Mapping[str, Run]) -> None:
-    """Other packages compute the same, up to their own rounding.
-
-    Raises:
-        AssertionError: a result is further from the reference than ``NEAR``, relative by norm.
-    """
+def unequal(reference: Mapping[str, Tensor], calls: Mapping[str, Run]) -> dict[str, str]:
+    """Those whose results are further from the reference than ``NEAR``, relative by norm; and what is wrong."""
+    found = {}
     for contender, call in calls.items():
         for name, value in call().items():
             error = ((value - reference[name]).norm() / reference[name].norm()).item()
-            assert error <= NEAR, f"{contender}: {name} is off by {error:.2g}, relative by norm"
+            if not error <= NEAR:  # NaN is not near
+                found[contender] = f"unequal work: {name} is off by {error:.2g}, relative by norm"
+    return found

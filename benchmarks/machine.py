@@ -76,7 +76,7 @@ def sentence(about: dict[str, Any]) -> str:
     """The machine in words."""
     kind = ", ".join(filter(None, (about.get("generation"), about.get("vectors"))))
     return (
-        f"{about['processor']} ({kind or 'generation unknown'}; {about['cores']} cores, {about['threads']} threads used), "
+        f"{about['processor']} ({kind or 'generation unknown'}; {about['cores']} cores, {about['threads']} threads), "
         f"native target {about['native_target']}"
     )
 

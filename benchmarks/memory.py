@@ -21,7 +21,7 @@ STEPS = 3  # the second meets what the first left behind
 
 
 def measure(case: Case, who: str, threads: int) -> float | str:
-    """MiB that training steps of a case add at their peak, in a process that does nothing else; or why there are none."""
+    """MiB that training steps of a case add at their peak, in a process of their own; or why there are none."""
     command = [sys.executable, "-m", "benchmarks.memory", json.dumps(asdict(case)), who, str(threads)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:

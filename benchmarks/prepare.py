@@ -29,7 +29,8 @@ class Prepared:
     baseline: str  # what the others are compared with
     flops: Callable[[str], int]  # of one call of a contender
     bytes: int  # that a forward pass must move at least
-    check: Callable[[], None]  # raises AssertionError where work is not equal
+    # Raises AssertionError where one of ours does other work; gives those of other processes that do, and what.
+    check: Callable[[], dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -56,15 +57,14 @@ def _case(row: Case, setting: Setting) -> Prepared:
     prepared |= {name: worker.prepare(spec, arrays) for name, worker in away.items()}
     calls, refused = _split(prepared)
 
-    def check() -> None:
+    def check() -> dict[str, str]:
         if not setting.quick or row.T <= FRAMES_IN_QUICK:
             gate.assert_equal_work(material, calls)
-            return
-        # On fewer frames in this process; others are prepared once, so theirs are compared at the very size.
-        short = draw(replace(row, T=FRAMES_IN_QUICK, ragged=False))
-        gate.assert_equal_work(short, _split({name: wanted[name](short) for name in wanted if name in calls})[0])
-        first = next(name for name in CONTENDERS if name in calls)
-        gate.assert_near(calls[first](), {name: call for name, call in calls.items() if name in away})
+        else:
+            short = draw(replace(row, T=FRAMES_IN_QUICK, ragged=False))
+            gate.assert_equal_work(short, _split({name: wanted[name](short) for name in wanted if name in calls})[0])
+        elsewhere = {name: call for name, call in calls.items() if name in away}  # always at the very size
+        return gate.unequal(calls[baseline](), elsewhere) if elsewhere else {}
 
     baseline = next(name for name in BASELINES if name in calls)
     return Prepared(calls, refused, baseline, lambda name: material.flops, material.bytes, check)
@@ -79,7 +79,7 @@ def _sweep(row: Sweep, setting: Setting) -> Prepared:
         prepared[f"T = {T}"] = EXECUTORS["native"].refusal(make_request(material.cell, material.x)) or _saving(material)
     calls, refused = _split(prepared)
     # The same executor as in the cases of this cell, which are compared with the loop; so is its save by conformance.
-    return Prepared(calls, refused, f"T = {row.Ts[0]}", flops.__getitem__, 0, lambda: None)
+    return Prepared(calls, refused, f"T = {row.Ts[0]}", flops.__getitem__, 0, dict)
 
 
 def _saving(material: Any) -> Run:
@@ -93,12 +93,12 @@ def _saving(material: Any) -> Run:
 def _article(row: Article, setting: Setting) -> Prepared:
     batch = article.draw(row, setting.data_dir)
     if isinstance(batch, str):
-        return Prepared({}, {name: batch for name in article.CONTENDERS}, "torch.nn", lambda name: 0, 0, lambda: None)
+        return Prepared({}, dict.fromkeys(article.CONTENDERS, batch), "torch.nn", lambda name: 0, 0, dict)
     prepared: dict[str, Any] = {name: prepare(batch) for name, prepare in article.CONTENDERS.items()}
     prepared |= {name: w.prepare(batch.spec, batch.arrays()) for name, w in setting.workers.by_name.items()}
     calls, refused = _split(prepared)
     baseline = next(name for name in article.BASELINES if name in calls)
-    return Prepared(calls, refused, baseline, lambda name: batch.flops, 0, lambda: article.assert_equal_work(calls))
+    return Prepared(calls, refused, baseline, lambda name: batch.flops, 0, lambda: article.unequal(calls))
 
 
 PREPARE: dict[type[Any], Callable[[Any, Setting], Prepared]] = {Case: _case, Sweep: _sweep, Article: _article}

@@ -1,4 +1,4 @@
-"""torch.nn's side of a case, for this process and for one with other settings: modules with given weights, and calls."""
+"""torch.nn's side of a case, for this process and for one with other settings."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

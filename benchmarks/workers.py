@@ -42,6 +42,8 @@ PEERS: dict[str, Peer] = {
 class PeerError(RuntimeError):
     """A peer failed, was silent for too long, or died."""
 
+    worker: "Worker"
+
 
 @dataclass
 class Worker:
@@ -74,7 +76,7 @@ class Worker:
         threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(self.threads))
         paths = [str(ROOT), *([] if self.peer.foreign else filter(None, [os.environ.get("PYTHONPATH", "")]))]
         environment = os.environ | threads | dict(self.peer.environment) | {"PYTHONPATH": os.pathsep.join(paths)}
-        self.log = tempfile.TemporaryFile()
+        self.log = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
         self.process = subprocess.Popen(
             [python, "-m", "benchmarks.peers.serve", self.peer.module, str(self.threads)],
             cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, bufsize=0,
@@ -89,7 +91,7 @@ class Worker:
 
     def _ask(self, head: Mapping[str, Any], arrays: Mapping[str, Any] | None = None) -> tuple[dict[str, Any], Any]:
         if self.process is None or self.process.stdin is None:
-            raise PeerError(self.why_not or "it is not running")
+            raise self._error(self.why_not or "it is not running")
         try:
             send(self.process.stdin, head, arrays)  # type: ignore[arg-type]
         except BrokenPipeError:
@@ -106,7 +108,7 @@ class Worker:
         except EOFError:
             self._lost("died")
         if "failed" in said:
-            raise PeerError(f"failed: {said['failed']}")
+            raise self._error(f"failed: {said['failed']}")
         return said, arrays
 
     def _lost(self, what: str) -> None:
@@ -115,7 +117,12 @@ class Worker:
             self.log.seek(0)
             last = (self.log.read().strip().splitlines() or [b""])[-1]
         self.close()
-        raise PeerError(f"{what}: {last.decode(errors='replace')}" if last else what)
+        raise self._error(f"{what}: {last.decode(errors='replace')}" if last else what)
+
+    def _error(self, what: str) -> PeerError:
+        error = PeerError(what)
+        error.worker = self
+        return error
 
     def close(self) -> None:
         """End the process; the next case starts another."""
