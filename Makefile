@@ -1,4 +1,5 @@
 # make demo | make test | make lint | make bench: each sets up .venv by itself.
+# make bench-peers: other frameworks to be measured against, in .venv-peers; make bench ARGS="--quick --write-readme".
 # PYTHON: the interpreter that makes the environment (3.11 or later).
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,7 +11,7 @@ JOBS ?= 2
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test lint format bench bench-peers clean
 
 demo: $(STAMP)
 	$(BIN)/recurra demo
@@ -29,7 +30,15 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 bench: $(STAMP)
-	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.run $(ARGS)
+
+# Their own environment, and without our pins: other packages of arrays must not be loaded beside torch.
+bench-peers: .venv-peers/ready
+
+.venv-peers/ready: $(wildcard benchmarks/peers/requirements-*.txt)
+	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	PIP_CONSTRAINT= .venv-peers/bin/python -m pip install $(foreach file,$^,-r $(file))
+	touch $@
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -37,4 +46,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-peers build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
