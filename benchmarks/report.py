@@ -71,8 +71,8 @@ def readme_part(document: dict[str, Any]) -> str:
             "![How many times as fast as torch.nn and as the eager loop, by shape and cell](docs/bench.svg)",
             "",
             "Milliseconds of a training step, and how many times as fast as the other: torch.nn (LSTM, GRU, RNN), or "
-            "the eager loop over the same step (a layer-norm LSTM, a cell that the package has never seen). `make bench` "
-            "measures it after the conformance tests of each cell, float32, interleaved in one run; medians.",
+            "the eager loop over the same step (a layer-norm LSTM, a cell that the package has never seen). Float32, "
+            "medians, interleaved in one run; `make bench` measures it after the conformance tests of each cell.",
             "",
             markdown(_grid(results), right=range(1, 1 + len(GRID_CELLS))),
             "",

@@ -120,6 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print("\n" + table([result]), flush=True)
             _refusals(result)
             document["results"].append(result)
+        _raise_limits(document)
         document["versions"] = {k: v for w in workers.by_name.values() for k, v in w.versions.items() if k != "torch"}
     document["bars"] = verdicts(document)
     print("\n" + bars_text(document))
@@ -130,6 +131,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.write_readme:
         write_readme(document)
     return 1 if document["red"] or any(result["red"] for result in document["results"]) else 0
+
+
+def _raise_limits(document: dict[str, Any]) -> None:
+    """Measure the machine's limits once more: whoever was at work beside us at first made all shares look better."""
+    about = document["machine"]
+    about |= {name: max(value, about[name]) for name, value in limits().items()}
+    for result in document["results"]:
+        for figure in result["figures"].values():
+            figure["of_peak"] = figure["gflops"] / about["peak_gflops"]
 
 
 def _memory(red: dict[str, str], cells: Sequence[str]) -> dict[str, dict[str, float | str]]:
