@@ -25,7 +25,8 @@ def measure(case: Case, who: str, threads: int) -> float | str:
     command = [sys.executable, "-m", "benchmarks.memory", json.dumps(asdict(case)), who, str(threads)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
-        return (done.stderr.strip().splitlines() or ["it died"])[-1]
+        lines = done.stderr.strip().splitlines() or ["it died"]
+        return next((line for line in reversed(lines) if "Error" in line), lines[-1])
     said = json.loads(done.stdout.splitlines()[-1])
     return said if isinstance(said, str) else float(said)
 
