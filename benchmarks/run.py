@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # What is left of the time is shared by the rows that are left, so that one that overran is made up for.
             budget = max(0.0, (60 * chosen.minutes - (time.monotonic() - began)) / (len(left) + 1))
             result = measure(
-                row, setting, limit, rounds=chosen.rounds, budget=budget / 2, least=1 if chosen.quick else 3
+                row, setting, limit, rounds=chosen.rounds, budget=max(0.5, budget / 2), least=1 if chosen.quick else 3
             )  # the other half: preparation, equal work and the round that does not count
             print("\n" + table([result]), flush=True)
             _refusals(result)
