@@ -1,4 +1,5 @@
 # make demo | make test | make lint | make bench: each sets up .venv by itself.
+# make bench-peers: other frameworks to be measured against, in .venv-peers; make bench ARGS="--quick --write-readme".
 # PYTHON: the interpreter that makes the environment (3.11 or later).
 PYTHON ?= python3
 BIN := .venv/bin
@@ -13,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Without a compiler there is no native part, and the rest works; with one, its errors must not be passed over in silence.
 test bench: export RECURRA_NATIVE ?= $(if $(shell command -v c++ g++ clang++),1)
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test lint format bench bench-peers clean
 
 demo: $(STAMP)
 	$(BIN)/recurra demo
@@ -32,7 +33,15 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 bench: $(STAMP)
-	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.run $(ARGS)
+
+# Their own environment, and without our pins: other packages of arrays must not be loaded beside torch.
+bench-peers: .venv-peers/ready
+
+.venv-peers/ready: $(wildcard benchmarks/peers/requirements-*.txt)
+	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	PIP_CONSTRAINT= .venv-peers/bin/python -m pip install $(foreach file,$^,-r $(file))
+	touch $@
 
 # Built in the environment itself, not in one of pip's that is gone afterwards, so that a change of one C++ file compiles
 # that file alone.
@@ -43,4 +52,4 @@ $(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/recurra/k
 	touch $@
 
 clean:
-	rm -rf .venv .venv-sanitize build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-peers .venv-sanitize build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,19 +1,21 @@
-"""Who is measured: ways to run one case, all with the same weights and inputs."""
+"""Who is measured: ways to run one case in this process, all with the same weights and inputs."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import recurra
-from benchmarks.cases import Case
-from recurra.cells import Cell, cell_named
+from benchmarks.cases import ONE_THREAD, PADDED, Case
+from benchmarks.cells import ALL
+from benchmarks.torch_modules import TORCH_NN, Run, measured, module_for, over_time
+from recurra.cells import Cell
 from recurra.engine import EXECUTORS
 from recurra.engine.scan import make_request
-
-Run = Callable[[], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -31,18 +33,33 @@ class Material:
         x = self.x.detach().to(dtype).requires_grad_(self.case.train)
         return Material(self.case, self.cell.to(dtype), x, self.dy.to(dtype), self.lengths)
 
+    @cached_property
+    def frames(self) -> int:
+        """The valid ones."""
+        return self.case.T * self.case.B if self.lengths is None else int(self.lengths.sum())
+
     @property
     def flops(self) -> int:
         """Of the matrix products, on valid frames: 2 a weight forward; as many again for dx and for dW."""
-        frames = self.case.T * self.case.B if self.lengths is None else int(self.lengths.sum())
         weights = sum(p.numel() for p in self.cell.parameters() if p.dim() > 1)
-        return frames * weights * 2 * (3 if self.case.train else 1)
+        return self.frames * weights * 2 * (3 if self.case.train else 1)
+
+    @property
+    def bytes(self) -> int:
+        """What any forward pass must move at least: inputs read and outputs written, on valid frames."""
+        return self.frames * (self.case.D + math.prod(self.dy.shape[2:])) * self.x.element_size()
+
+    def arrays(self) -> dict[str, Any]:
+        """All of it, to be sent to another process."""
+        given = {"x": self.x, "dy": self.dy, **{f"w.{name}": w for name, w in self.cell.named_parameters()}}
+        given |= {} if self.lengths is None else {"lengths": self.lengths}
+        return {name: value.detach().numpy() for name, value in given.items()}
 
 
 def draw(case: Case, seed: int = 0) -> Material:
     """Weights as the cell initialises itself, unit normal inputs."""
     torch.manual_seed(seed)
-    cell = cell_named(case.cell)(case.D, case.H)
+    cell = ALL[case.cell](case.D, case.H)
     x = torch.randn(case.T, case.B, case.D, requires_grad=case.train)
     with torch.no_grad():
         width = cell(x[0])[0].shape[1:]
@@ -50,39 +67,39 @@ def draw(case: Case, seed: int = 0) -> Material:
     return Material(case, cell, x, torch.randn(case.T, case.B, *width), lengths)
 
 
-def _measured(material: Material, module: nn.Module, forward: Callable[[], Tensor]) -> Run:
-    """One call: forward, or forward and backward into empty gradients."""
-
-    def infer() -> dict[str, Tensor]:
-        with torch.no_grad():
-            return {"y": forward()}
-
-    def train() -> dict[str, Tensor]:
-        material.x.grad = None
-        module.zero_grad(set_to_none=True)
-        y = forward()
-        y.backward(material.dy)
-        assert material.x.grad is not None
-        return {"y": y.detach(), "dx": material.x.grad}
-
-    return train if material.case.train else infer
-
-
 # --- Recurra ----------------------------------------------------------------------------------------------------------
 
 
+def _scan(name: str, material: Material, lengths: Tensor | None) -> Run | str:
+    """A scan on the executor of that name."""
+    refusal = EXECUTORS[name].refusal(make_request(material.cell, material.x, lengths=lengths))
+
+    def forward() -> Tensor:
+        with recurra.options(executor=name):
+            y, _ = recurra.scan(material.cell, material.x, lengths=lengths)
+        return y
+
+    return refusal or measured(material.cell, material.x, material.dy, forward, train=material.case.train)
+
+
 def _by_executor(name: str) -> Callable[[Material], Run | str]:
-    def prepare(material: Material) -> Run | str:
-        refusal = EXECUTORS[name].refusal(make_request(material.cell, material.x, lengths=material.lengths))
+    return lambda material: _scan(name, material, material.lengths)
 
-        def forward() -> Tensor:
-            with recurra.options(executor=name):
-                y, _ = recurra.scan(material.cell, material.x, lengths=material.lengths)
-            return y
 
-        return refusal or _measured(material, material.cell, forward)
+def one_thread(run: Run | str) -> Run | str:
+    """The same call, with one thread for as long as it takes."""
+    if isinstance(run, str):
+        return run
 
-    return prepare
+    def call() -> dict[str, Tensor]:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return run()
+        finally:
+            torch.set_num_threads(threads)
+
+    return call
 
 
 # --- what one would use without it ------------------------------------------------------------------------------------
@@ -104,45 +121,32 @@ def _eager_loop(material: Material) -> Run | str:
             state = after
         return torch.stack(outputs)
 
-    return _measured(material, cell, forward)
-
-
-# cell -> its class in torch.nn; what torch has no class for is compared with the eager loop alone
-TORCH_NN: dict[str, type[nn.RNNBase]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU, "lstmp": nn.LSTM}
+    return measured(cell, x, material.dy, forward, train=material.case.train)
 
 
 def _torch_nn(material: Material) -> Run | str:
     """The module of torch.nn, by pack_padded_sequence where sequences have lengths."""
-    case, cell, lengths = material.case, material.cell, material.lengths
-    if case.cell not in TORCH_NN:
-        return f"torch.nn has no {case.cell}"
-    projection = {"proj_size": cell.sizes["P"]} if "P" in cell.sizes else {}
-    module = TORCH_NN[case.cell](case.D, case.H, **projection).to(material.x.dtype)
-    given = dict(cell.named_parameters())
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.zero_()
-        for name, weight in given.items():
-            if name == "bias_hn":
-                module.bias_hh_l0[-case.H :] = weight
-            else:
-                getattr(module, {"bias": "bias_ih"}.get(name, name) + "_l0").copy_(weight)
-
-    def forward() -> Tensor:
-        if lengths is None:
-            return module(material.x)[0]
-        packed = nn.utils.rnn.pack_padded_sequence(material.x, lengths, enforce_sorted=False)
-        return nn.utils.rnn.pad_packed_sequence(module(packed)[0], total_length=case.T)[0]
-
-    return _measured(material, module, forward)
+    if material.case.cell not in TORCH_NN:
+        return f"torch.nn has no {material.case.cell}"
+    module = module_for(material.case.cell, dict(material.cell.named_parameters()))
+    forward = lambda: over_time(module, material.x, material.lengths)
+    return measured(module, material.x, material.dy, forward, train=material.case.train)
 
 
 # name -> prepare(material): a call to measure, or the sentence that says why there is none
 CONTENDERS: dict[str, Callable[[Material], Run | str]] = {
+    "recurra native": _by_executor("native"),
     "recurra torch": _by_executor("torch"),
     "recurra associative": _by_executor("associative"),
     "recurra staged": _by_executor("staged"),
     "torch.nn": _torch_nn,
     "eager loop": _eager_loop,
 }
+# The same, only where a case names them.
+EXTRA: dict[str, Callable[[Material], Run | str]] = {
+    ONE_THREAD: lambda material: one_thread(_scan("native", material, material.lengths)),
+    PADDED: lambda material: _scan("native", material, None),
+}
+OTHER_WORK = (PADDED,)  # another result by intention: its time is compared, its numbers are not
 BASELINES = ("torch.nn", "eager loop")  # the first that a case has is what the others are compared with
+EXECUTORS_MEASURED = {f"recurra {name}": name for name in ("native", "torch", "associative", "staged")}

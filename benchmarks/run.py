@@ -1,4 +1,4 @@
-"""``python -m benchmarks.run``: measure, or say why not.
+"""``python -m benchmarks.run``: measure, or say why not; then hold the figures against the bars.
 
 Each cell's conformance tests run first; where one is red, nothing of that cell is measured and the exit code is 1.
 """
@@ -6,142 +6,155 @@ Each cell's conformance tests run first; where one is red, nothing of that cell 
 import argparse
 import json
 import os
-import platform
-import subprocess
 import sys
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+import time
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import numpy
 import torch
 
-import recurra
-from benchmarks.cases import CASES, Case
-from benchmarks.contenders import BASELINES, CONTENDERS, Run, draw
-from benchmarks.gate import ROOT, assert_equal_work, conformance
-from benchmarks.timing import interleaved, matmul_flops
+from benchmarks import memory
+from benchmarks.bars import verdicts
+from benchmarks.cases import CASES, Row
+from benchmarks.gate import ROOT, conformance
+from benchmarks.machine import limits, machine
+from benchmarks.prepare import Setting, executors_of, prepare
+from benchmarks.report import bars_text, table, write_readme
+from benchmarks.timing import Times, interleaved
+from benchmarks.workers import PeerError, Workers
 
-COLUMNS = ("case (T×B×D×H)", "who", "ms", "quartiles", "GFLOP/s", "of matmul", "against")
-EXECUTORS_MEASURED = {f"recurra {name}": name for name in ("torch", "associative", "staged")}
+
+def measure(
+    row: Row, setting: Setting, limit: dict[str, float], *, rounds: int, budget: float, least: int
+) -> dict[str, Any]:
+    """The figures of one row: every contender that can run it, or why it cannot; none where our work is not equal."""
+    prepared = prepare(row, setting)
+    calls, refused = prepared.calls, prepared.refused
+    red, times = "", dict[str, Times]()
+    try:
+        refused |= prepared.check()
+    except AssertionError as error:
+        red, calls = f"unequal work: {error}", {}
+        refused |= dict.fromkeys(prepared.calls, red)
+    while calls := {name: call for name, call in calls.items() if name not in refused}:
+        try:
+            times = interleaved(calls, rounds=rounds, budget=budget, least=least)
+            break
+        except PeerError as error:  # the others begin again without it
+            refused |= {n: str(error) for n, call in calls.items() if getattr(call, "worker", None) is error.worker}
+    figures = {
+        name: _figures(t, times[prepared.baseline], prepared.flops(name), prepared.bytes, limit)
+        for name, t in times.items()
+    }
+    return {"case": row.name, "baseline": prepared.baseline, "figures": figures, "refused": refused, "red": red}
 
 
-def machine() -> dict[str, Any]:
-    """What the figures depend on besides the code."""
+def _figures(times: Times, baseline: Times, flops: int, moved: int, limit: dict[str, float]) -> dict[str, Any]:
+    low, median, high = times.quartiles
     return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "processor": _processor(),
-        "system": platform.system(),
-        "threads": torch.get_num_threads(),
-        "load": os.getloadavg()[0],  # before: others at work here make every figure worse
-        "THP_MEM_ALLOC_ENABLE": os.environ.get("THP_MEM_ALLOC_ENABLE", ""),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": numpy.__version__,
-        "recurra": recurra.__version__,
-        "commit": _git("rev-parse", "--short=12", "HEAD"),
-        "uncommitted": bool(_git("status", "--porcelain", "--", "src", "benchmarks")),
+        "ms": 1e3 * median,
+        "quartiles_ms": [1e3 * low, 1e3 * high],
+        "calls": len(times.seconds),
+        "gflops": flops / median / 1e9,
+        "of_peak": flops / median / 1e9 / limit["peak_gflops"],
+        "gbytes_per_s": moved / median / 1e9,
+        "speed_against_baseline": baseline.median / median,
     }
 
 
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text("utf-8").splitlines() if info.exists() else []
-    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
-
-
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip()
-
-
-def measure(case: Case, *, rounds: int, budget: float, limit: float) -> dict[str, Any]:
-    """The figures of one case: every contender that can run it, or why it cannot."""
-    material = draw(case)
-    prepared = {name: prepare(material) for name, prepare in CONTENDERS.items()}
-    calls: dict[str, Run] = {name: call for name, call in prepared.items() if not isinstance(call, str)}
-    assert_equal_work(material, calls)
-    times = interleaved(calls, rounds=rounds, budget=budget)
-    baseline = next(name for name in BASELINES if name in times)
-    figures = {}
-    for name, t in times.items():
-        low, median, high = t.quartiles
-        figures[name] = {
-            "ms": 1e3 * median,
-            "quartiles_ms": [1e3 * low, 1e3 * high],
-            "calls": len(t.seconds),
-            "gflops": material.flops / median / 1e9,
-            "of_matmul": material.flops / median / limit,
-            "speed_against_baseline": times[baseline].median / median,
-        }
-    refused = {name: why for name, why in prepared.items() if isinstance(why, str)}
-    return {"case": case.name, "baseline": baseline, "figures": figures, "refused": refused}
-
-
-def table(results: Iterable[dict[str, Any]]) -> str:
-    """The figures as a Markdown table, to read or to paste."""
-    rows: list[Sequence[str]] = [COLUMNS]
-    for result in results:
-        for k, (name, f) in enumerate(result["figures"].items()):
-            low, high = f["quartiles_ms"]
-            against = "" if name == result["baseline"] else f"{f['speed_against_baseline']:.2f}× {result['baseline']}"
-            times = (f"{f['ms']:.1f}", f"{low:.1f}–{high:.1f}")
-            rows.append(
-                ("" if k else result["case"], name, *times, f"{f['gflops']:.0f}", f"{f['of_matmul']:.0%}", against)
-            )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
-    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
-    return "\n".join(lines)
-
-
-def executors_of(cases: Iterable[Case]) -> list[str]:
-    """The executors whose figures these cases would show: theirs are the tests that must be green."""
-    shapes = [Case(c.cell, 2, 2, 4, 4, c.train, c.ragged) for c in cases]  # refusals do not depend on sizes
-    can = lambda name: any(not isinstance(CONTENDERS[name](draw(c)), str) for c in shapes)
-    return [executor for name, executor in EXECUTORS_MEASURED.items() if can(name)]
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
+    cells = sorted({row.cell for row in CASES})
+    parser.add_argument("cells", nargs="*", metavar="CELL", help=f"of {', '.join(cells)}; default: all")
+    parser.add_argument("--quick", action="store_true", help="what the bars need, in few rounds: some 6 minutes")
+    parser.add_argument("--rounds", type=int, help="at most so many calls of each (default 30; quick: 7)")
+    parser.add_argument("--minutes", type=float, help="to spend in all, as nearly as can be (default 40; quick: 6)")
+    parser.add_argument("--threads", type=int, help="of torch and of all peers; default: as torch chooses")
+    parser.add_argument("--data-dir", type=Path, help="where IMDB is; default: $RECURRA_DATA, or ../shared/data")
+    parser.add_argument("--out", type=Path, help="where the JSON goes; default: benchmarks/results/<date>.json")
+    parser.add_argument("--write-readme", action="store_true", help="put the figures into README.md and docs/bench.svg")
+    chosen = parser.parse_args(arguments)
+    if unknown := set(chosen.cells) - set(cells):
+        parser.error(f"no case has the cell {', '.join(sorted(unknown))}; known: {', '.join(cells)}")
+    chosen.rounds = chosen.rounds or (7 if chosen.quick else 30)
+    chosen.minutes = (6.0 if chosen.quick else 40.0) if chosen.minutes is None else chosen.minutes
+    beside = ROOT.parent / "shared" / "data"
+    chosen.data_dir = chosen.data_dir or (beside if beside.is_dir() and not os.environ.get("RECURRA_DATA") else None)
+    return chosen
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Gate, then time. The exit code is 0 only if every cell was measured."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
-    cells = sorted({case.cell for case in CASES})
-    parser.add_argument("cells", nargs="*", metavar="CELL", help=f"of {', '.join(cells)}; default: all")
-    parser.add_argument("--rounds", type=int, default=30, help="at most so many calls of each (default 30)")
-    parser.add_argument("--seconds", type=float, default=20, help="for one case (default 20); three rounds at least")
-    parser.add_argument("--threads", type=int, help="of torch; default: as torch chooses")
-    parser.add_argument("--out", type=Path, help="where the JSON goes; default: benchmarks/results/<date>.json")
-    chosen = parser.parse_args(arguments)
-    if unknown := set(chosen.cells) - set(cells):
-        parser.error(f"no case has the cell {', '.join(sorted(unknown))}; known: {', '.join(cells)}")
+    chosen = parsed(arguments)
+    began = time.monotonic()
     if chosen.threads:
         torch.set_num_threads(chosen.threads)
     about = machine()
-    limit = matmul_flops()
-    for key, value in (about | {"matmul_gflops": round(limit / 1e9)}).items():
-        print(f"{key:21} {value}")
-    results: list[dict[str, Any]] = []
-    red: dict[str, str] = {}
-    wanted = sorted((c for c in CASES if not chosen.cells or c.cell in chosen.cells), key=lambda c: cells.index(c.cell))
-    for cell, group in groupby(wanted, key=lambda c: c.cell):
-        cases = list(group)
-        green, said = conformance(cell, executors_of(cases))
-        print(f"\n{cell}: conformance {'green' if green else 'RED, nothing is measured'}: {said}", flush=True)
-        if not green:
-            red[cell] = said
-            continue
-        measured = [measure(case, rounds=chosen.rounds, budget=chosen.seconds, limit=limit) for case in cases]
-        print(table(measured), flush=True)
-        results += measured
+    limit = limits()
+    document: dict[str, Any] = {"format": 2, "quick": chosen.quick, "machine": about | limit}
+    for key, value in document["machine"].items():
+        print(f"{key:21} {value:.1f}" if isinstance(value, float) else f"{key:21} {value}")
+    rows = [r for r in CASES if (not chosen.cells or r.cell in chosen.cells) and (r.quick or not chosen.quick)]
+    order = list(dict.fromkeys(r.cell for r in rows))
+    groups = {cell: list(g) for cell, g in groupby(sorted(rows, key=lambda r: order.index(r.cell)), lambda r: r.cell)}
+    wanted = {cell: executors_of(group, quick=chosen.quick) for cell, group in groups.items()}
+    told = conformance(wanted, cells=not chosen.quick, jobs=torch.get_num_threads())
+    for cell, (green, said) in told.items():
+        print(f"{cell}: conformance {'green' if green else 'RED, nothing is measured'}: {said}", flush=True)
+    document["red"] = {cell: said for cell, (green, said) in told.items() if not green}
+    document["memory"] = _memory(document["red"], chosen.cells)
+    document["results"] = []
+    left = [row for cell, group in groups.items() if cell not in document["red"] for row in group]
+    with Workers(torch.get_num_threads()) as workers:
+        setting = Setting(workers, chosen.quick, chosen.data_dir)
+        while left:
+            row = left.pop(0)
+            # What is left of the time is shared by the rows that are left, so that one that overran is made up for.
+            budget = max(0.0, (60 * chosen.minutes - (time.monotonic() - began)) / (len(left) + 1))
+            result = measure(
+                row, setting, limit, rounds=chosen.rounds, budget=max(0.5, budget / 2), least=1 if chosen.quick else 3
+            )  # the other half: preparation, equal work and the round that does not count
+            print("\n" + table([result]), flush=True)
+            _refusals(result)
+            document["results"].append(result)
+        _raise_limits(document)
+        document["versions"] = {k: v for w in workers.by_name.values() for k, v in w.versions.items() if k != "torch"}
+    document["bars"] = verdicts(document)
+    print("\n" + bars_text(document))
     out = chosen.out or ROOT / "benchmarks" / "results" / f"{about['date'].replace(':', '')}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
-    document = {"format": 1, "machine": about | {"matmul_gflops": limit / 1e9}, "red": red, "results": results}
     out.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    print(f"\nwritten to {out}")
-    return 1 if red else 0
+    print(f"\nwritten to {out}, after {(time.monotonic() - began) / 60:.1f} minutes")
+    if chosen.write_readme:
+        write_readme(document)
+    return 1 if document["red"] or any(result["red"] for result in document["results"]) else 0
+
+
+def _raise_limits(document: dict[str, Any]) -> None:
+    """Measure the machine's limits once more: whoever was at work beside us at first made all shares look better."""
+    about = document["machine"]
+    about |= {name: max(value, about[name]) for name, value in limits().items()}
+    for result in document["results"]:
+        for figure in result["figures"].values():
+            figure["of_peak"] = figure["gflops"] / about["peak_gflops"]
+
+
+def _memory(red: dict[str, str], cells: Sequence[str]) -> dict[str, dict[str, float | str]]:
+    """Peak memory of training, while nothing else is there."""
+    wanted = [case for case in memory.CASES if case.cell not in red and (not cells or case.cell in cells)]
+    return {
+        case.name: {who: memory.measure(case, who, torch.get_num_threads()) for who in memory.WHO} for case in wanted
+    }
+
+
+def _refusals(result: dict[str, Any]) -> None:
+    """Who is not among the figures, and why."""
+    by_reason = {why: [name for name, w in result["refused"].items() if w == why] for why in result["refused"].values()}
+    for why, names in by_reason.items():
+        print(f"  {', '.join(names)}: {why}", flush=True)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+SETTLE = 0.01  # seconds between calls of two processes: threads that wait for work spin for some milliseconds
+
 
 @dataclass(frozen=True)
 class Times:
@@ -35,32 +37,44 @@ def interleaved(
     *,
     rounds: int,
     budget: float,
+    least: int = 3,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Times]:
     """Call each once a round, each round beginning with the next one, after one round that does not count.
 
+    A call that has a method ``seconds`` runs in another process, which measures the time itself: messages cost nothing.
+
     Args:
-        rounds: at most so many. budget: seconds after which no further round begins; three are always made.
+        rounds: at most so many. budget: seconds after which no further round begins; `least` are always made.
     """
     names, taken = list(calls), {name: list[float]() for name in calls}
-    for call in calls.values():
-        call()
+    for name in names:
+        _seconds(calls[name], clock)
     collecting = gc.isenabled()
     gc.disable()  # a collection would be charged to whoever happens to be running
     try:
         began = clock()
         for k in range(rounds):
-            if k >= 3 and clock() - began > budget:
+            if k >= least and clock() - began > budget:
                 break
             for name in names[k % len(names) :] + names[: k % len(names)]:
-                start = clock()
-                calls[name]()
-                taken[name].append(clock() - start)
+                taken[name].append(_seconds(calls[name], clock))
             gc.collect()
     finally:
         if collecting:
             gc.enable()
     return {name: Times(tuple(seconds)) for name, seconds in taken.items()}
+
+
+def _seconds(call: Any, clock: Callable[[], float]) -> float:
+    if hasattr(call, "seconds"):
+        time.sleep(SETTLE)
+        elsewhere: float = call.seconds()
+        time.sleep(SETTLE)
+        return elsewhere
+    start = clock()
+    call()
+    return clock() - start
 
 
 def matmul_flops(seconds: float = 1.0) -> float:
@@ -73,3 +87,14 @@ def matmul_flops(seconds: float = 1.0) -> float:
         a @ b
         best = min(best, time.perf_counter() - start)
     return 2 * n**3 / best
+
+
+def copy_bandwidth(seconds: float = 1.0, size: int = 1 << 26) -> float:
+    """The best rate at which torch copies `size` floats, far more than any cache holds: bytes read and written."""
+    a, b = torch.ones(size), torch.zeros(size)
+    best, began = float("inf"), time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        start = time.perf_counter()
+        b.copy_(a)
+        best = min(best, time.perf_counter() - start)
+    return 2 * a.numel() * a.element_size() / best

@@ -1,0 +1,65 @@
+"""Peak memory of training, in a fresh process each: what a step takes on top of what stands before it."""
+
+import json
+import re
+import resource
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from benchmarks.cases import GRID, Case
+from benchmarks.contenders import CONTENDERS, draw
+
+ROOT = Path(__file__).parents[1]
+CASES = tuple(Case("lstm", *shape) for shape in GRID)
+WHO = ("recurra native", "torch.nn")
+STEPS = 3  # the second meets what the first left behind
+
+
+def measure(case: Case, who: str, threads: int) -> float | str:
+    """MiB that training steps of a case add at their peak, in a process of their own; or why there are none."""
+    command = [sys.executable, "-m", "benchmarks.memory", json.dumps(asdict(case)), who, str(threads)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["it died"]
+        return next((line for line in reversed(lines) if "Error" in line), lines[-1])
+    said = json.loads(done.stdout.splitlines()[-1])
+    return said if isinstance(said, str) else float(said)
+
+
+def _resident() -> tuple[float, float]:
+    """MiB: now, and at most so far."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return most, most
+    kib = dict(re.findall(r"^(\w+):\s+(\d+) kB$", status.read_text("ascii"), re.M))
+    return int(kib["VmRSS"]) / 1024, int(kib["VmHWM"]) / 1024
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print the MiB of one case, as JSON."""
+    case, who, threads = Case(**json.loads(arguments[0])), arguments[1], int(arguments[2])
+    torch.set_num_threads(threads)
+    call = CONTENDERS[who](draw(case))
+    if isinstance(call, str):
+        print(json.dumps(call))
+        return
+    small = CONTENDERS[who](draw(Case(case.cell, 3, 2, 3, 4)))
+    assert not isinstance(small, str)
+    small()  # what a library loads at its first call is no memory of training
+    clear = Path("/proc/self/clear_refs")
+    if clear.exists():
+        clear.write_text("5", "ascii")  # Linux: the peak begins anew here
+    before, _ = _resident()
+    for _ in range(STEPS):
+        call()
+    print(json.dumps(_resident()[1] - before))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
