@@ -1,5 +1,6 @@
-// Matrix products on packed panels. Each element of a result is one sum in one order, k from first to last, whatever the
-// number of rows, the tile it falls into and the cut of k: the same bits for one row as for a thousand.
+// Matrix products on packed panels. Each element of a result is one sum in one order, whatever the number of rows and the
+// tile that it falls into: the same bits for one row as for a thousand. A long sum is made of the sums of blocks, each
+// from its own zero, so that its error grows with the root of their lengths; where blocks begin depends on k alone.
 #pragma once
 
 #include "vector.h"
@@ -53,18 +54,7 @@ template <class T, int M, int V>
 ALWAYS_INLINE void tile(const T* a, int64_t lda, int k, const T* b, int64_t stride, const T* add, int64_t ldadd, T* c,
                         int64_t ldc, int columns, const T* ahead) {
     constexpr int L = LANES<T>;
-    Vec<T> acc[M][V];
-    const bool whole = columns >= V * L;
-#pragma GCC unroll 16
-    for (int r = 0; r < M; r++)
-#pragma GCC unroll 16
-        for (int v = 0; v < V; v++) {
-            const int left = columns - v * L;
-            acc[r][v] = !add         ? Vec<T>{}
-                        : left >= L  ? load(add + r * ldadd + v * L)
-                        : left > 0   ? load_part(add + r * ldadd + v * L, left)
-                                     : Vec<T>{};
-        }
+    Vec<T> acc[M][V] = {};
     for (int i = 0; i < k; i++, b += PANEL<T>, ahead += PANEL<T>) {
         __builtin_prefetch(ahead, 0, 2);
         Vec<T> w[V];
@@ -77,15 +67,26 @@ ALWAYS_INLINE void tile(const T* a, int64_t lda, int k, const T* b, int64_t stri
             for (int v = 0; v < V; v++) acc[r][v] = fma(x, w[v], acc[r][v]);
         }
     }
+    if (columns >= V * L) {
+#pragma GCC unroll 16
+        for (int r = 0; r < M; r++)
+#pragma GCC unroll 16
+            for (int v = 0; v < V; v++)
+                store(c + r * ldc + v * L, add ? load(add + r * ldadd + v * L) + acc[r][v] : acc[r][v]);
+        return;
+    }
 #pragma GCC unroll 16
     for (int r = 0; r < M; r++)
 #pragma GCC unroll 16
         for (int v = 0; v < V; v++) {
-            const int left = columns - v * L;
-            if (whole || left >= L)
-                store(c + r * ldc + v * L, acc[r][v]);
-            else if (left > 0)
-                store_part(c + r * ldc + v * L, acc[r][v], left);
+            const int n = columns - v * L < L ? columns - v * L : L;
+            if (n <= 0) continue;
+            const Vec<T> before = !add ? Vec<T>{} : n == L ? load(add + r * ldadd + v * L) : load_part(add + r * ldadd + v * L, n);
+            const Vec<T> sum = add ? before + acc[r][v] : acc[r][v];
+            if (n == L)
+                store(c + r * ldc + v * L, sum);
+            else
+                store_part(c + r * ldc + v * L, sum, n);
         }
 }
 
@@ -184,11 +185,7 @@ ALWAYS_INLINE void pack_row(const T* from, int n, T* packed, int64_t depth, int 
 template <class T, int V>
 void outer_tile(const T* g, const T* a, int depth, T* c, int64_t ldc) {
     constexpr int L = LANES<T>;
-    Vec<T> acc[TILE_ROWS][V];
-#pragma GCC unroll 16
-    for (int r = 0; r < TILE_ROWS; r++)
-#pragma GCC unroll 16
-        for (int v = 0; v < V; v++) acc[r][v] = load(c + r * ldc + v * L);
+    Vec<T> acc[TILE_ROWS][V] = {};
     for (int i = 0; i < depth; i++, g += TILE_ROWS, a += PANEL<T>) {
         Vec<T> w[V];
 #pragma GCC unroll 16
@@ -203,7 +200,7 @@ void outer_tile(const T* g, const T* a, int depth, T* c, int64_t ldc) {
 #pragma GCC unroll 16
     for (int r = 0; r < TILE_ROWS; r++)
 #pragma GCC unroll 16
-        for (int v = 0; v < V; v++) store(c + r * ldc + v * L, acc[r][v]);
+        for (int v = 0; v < V; v++) store(c + r * ldc + v * L, load(c + r * ldc + v * L) + acc[r][v]);
 }
 
 // g: [m / TILE_ROWS][depth][TILE_ROWS], a: [n / PANEL][depth][PANEL], c: [tiles * TILE_ROWS][panels * PANEL].

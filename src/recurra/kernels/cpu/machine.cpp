@@ -569,22 +569,40 @@ class Machine {
         }
     }
 
+    // result[m] += the sum over the rows of the chunk
+    void add_rows(Operand o, int m, T* result) {
+        constexpr int L = LANES<T>;
+        const Span columns = mine(m, L);
+        const bool whole = lie_together(o);
+        for (int j = columns.lo; j < columns.hi; j += L) {
+            const int n = columns.hi - j < L ? columns.hi - j : L;
+            Vec<T> sum{};
+            int64_t row = 0;
+            for (int f = f_first; f < f_end; f += whole ? f_end - f_first : 1) {
+                point(f, row);
+                const Rows<T> g = rows_of(o);
+                const int R = whole ? chunk_rows : n_at(f);
+                const T* from = g.data + j;
+                if (n == L)
+                    for (int r = 0; r < R; r++, from += g.stride) sum += load(from);
+                else
+                    for (int r = 0; r < R; r++, from += g.stride) sum += load_part(from, n);
+                row += R;
+            }
+            if (n == L)
+                store(result + j, load(result + j) + sum);
+            else
+                store_part(result + j, load_part(result + j, n) + sum, n);
+        }
+    }
+
     void contract() {
         const Contraction* list = program.contractions;
         for (int i = 0; i < program.n_contractions; i++) {
             const Contraction& c = list[i];
             T* result = gradients + gradient_at[c.gradient];
             if (c.a.buffer == NOTHING) {
-                const Span columns = mine(c.m, LANES<T>);
-                int64_t row = 0;
-                for (int f = f_first; f < f_end; f++) {
-                    point(f, row);
-                    const Rows<T> g = rows_of(c.g);
-                    const int R = n_at(f);
-                    for (int r = 0; r < R; r++)
-                        for (int j = columns.lo; j < columns.hi; j++) result[j] += g.data[r * g.stride + j];
-                    row += R;
-                }
+                add_rows(c.g, c.m, result);
                 continue;
             }
             meet();  // nobody reads the last ones any more
