@@ -104,7 +104,7 @@ def test_teams_change_no_bits(name, B, monkeypatch):
     for arguments in ({}, {"lengths": lengths, "reset": reset, "reverse": True}):
         one = _run(cell, x, state, constants, threads=1, **arguments)
         with monkeypatch.context() as patch:
-            patch.setattr("recurra.engine.native._CORE_CACHE", 0)  # as if the weights were large
+            patch.setattr("recurra.engine.shares._CORE_CACHE", 0)  # as if the weights were large
             for threads in (2, 3, 4):
                 many = _run(cell, x, state, constants, threads=threads, **arguments)
                 _same(many[0], one[0])

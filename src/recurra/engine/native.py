@@ -17,61 +17,18 @@ from recurra.engine import staged
 from recurra.engine.derive import BackwardProgram, Derived, derive, leaves_of
 from recurra.engine.program import evaluate_weights
 from recurra.engine.request import Leaves, Request, Result
+from recurra.engine.shares import Shares, loop_weights, split
 from recurra.kernels.cpu import native
 from recurra.kernels.lower import lower
 from recurra.kernels.program import Contraction, Program
 from recurra.shapes import extent, numel
 from recurra.steps.graph import StepGraph
-from recurra.steps.ops import OPS, Kind
-from recurra.steps.stages import Scope, Stage, Staged
+from recurra.steps.ops import OPS
+from recurra.steps.stages import Scope, Staged
 from recurra.steps.vjp import Backward
 
 _CHUNK_ROWS = 256  # rows of a chunk of time: its values stay in a second-level cache
-_CORE_CACHE = 512 << 10  # bytes of weights that a core may keep to itself
-_TEAM_ROWS = 16  # rows that are worth reading weights for that it cannot keep
 _WITHIN_ROWS = 8  # from so many rows of a frame on, pointwise work is done inside of the loop
-
-
-@dataclass(frozen=True)
-class _Frames:
-    """Which rows run in which frames, and who runs them."""
-
-    T: int
-    B: int
-    reverse: bool
-    shares: int
-    team: int  # threads of a share
-    lengths: tuple[int, ...] | None
-
-    @cached_property
-    def order(self) -> list[int]:
-        """The sequence of each row: those of a share together, longest first; shares are dealt like cards."""
-        if self.lengths is None:
-            return list(range(self.B))
-        by_length = sorted(range(self.B), key=lambda b: -self.lengths[b])  # type: ignore[index]
-        return [b for s in range(self.shares) for b in by_length[s :: self.shares]]
-
-    @cached_property
-    def share_start(self) -> list[int]:
-        """Where each share begins among the rows."""
-        if self.lengths is None:
-            return [self.B * s // self.shares for s in range(self.shares + 1)]
-        sizes = [len(range(s, self.B, self.shares)) for s in range(self.shares)]
-        return [sum(sizes[:s]) for s in range(self.shares + 1)]
-
-    @cached_property
-    def row_lengths(self) -> list[int]:
-        """The frames of each row."""
-        return [self.T] * self.B if self.lengths is None else [self.lengths[b] for b in self.order]
-
-    @cached_property
-    def most(self) -> int:
-        """The frames of the longest sequence."""
-        return max(self.row_lengths, default=0)
-
-    def rows(self, first: int, last: int) -> int:
-        """How many valid frames lie in a piece of time."""
-        return sum(min(max(n - first, 0), last - first) for n in self.row_lengths)
 
 
 @dataclass(frozen=True)
@@ -93,7 +50,7 @@ class _Job:
 
     request: Request  # for its arguments: its tensors are not used
     derived: Derived
-    frames: _Frames
+    frames: Shares
     save: str | int
     dtype: torch.dtype
     counts: tuple[int, ...]  # how many tensors are inputs, states, states of a reset, constants, weights
@@ -437,25 +394,6 @@ def _differentiable(
     return [next(found) if need else None for need in needs]
 
 
-def _loop_weights(derived: Derived) -> int:
-    """How many numbers the matrices have that every frame reads."""
-    staged, graph = derived.forward.staged, derived.forward.graph
-    loop = [n for i, n in graph if n.kind is Kind.CONTRACTION and staged.stage[i] is Stage.LOOP]
-    return sum(numel(graph.nodes[n.args[1]].shape) for n in loop)
-
-
-def _split(B: int, threads: int, loop_bytes: int) -> tuple[int, int]:
-    """How many shares the batch is cut into, and how many threads work on each.
-
-    Rows alone need no waiting. But where the weights of the loop outgrow a core's own cache, each share reads them anew
-    in every frame: then few rows are better kept together, and their units split.
-    """
-    if loop_bytes < _CORE_CACHE:
-        return max(1, min(threads, B)), 1
-    shares = max(1, min(threads, B // _TEAM_ROWS))
-    return shares, max(1, threads // shares)
-
-
 def refusal(request: Request) -> str:
     """Why the native machine cannot run this; empty where it can."""
     if native() is None:
@@ -473,10 +411,10 @@ def run(request: Request, save: str | int) -> Result:
         return staged.run(request, save)  # no frame at all: nothing to be fast at
     work = torch.float64 if dtype is torch.float64 else torch.float32
     lengths = None if request.lengths is None else tuple(request.lengths.tolist())
-    shares, team = _split(
-        request.B, torch.get_num_threads(), _loop_weights(derived) * (8 if work is torch.float64 else 4)
+    shares, team = split(
+        request.B, torch.get_num_threads(), loop_weights(derived.forward.staged) * (8 if work is torch.float64 else 4)
     )
-    frames = _Frames(request.T, request.B, request.reverse, shares, team, lengths)
+    frames = Shares(request.T, request.B, request.reverse, shares, team, lengths)
     named = leaves_of(request.cell)
     weights = evaluate_weights(
         graph, derived.forward.weights, lambda path: named[path].to(work), torch.empty((), dtype=work)

@@ -1,0 +1,72 @@
+"""How a batch is dealt to threads, for executors that run rows of it on their own."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from recurra.shapes import numel
+from recurra.steps.ops import Kind
+from recurra.steps.stages import Stage, Staged
+
+_CORE_CACHE = 512 << 10  # bytes of weights that a core may keep to itself
+_TEAM_ROWS = 16  # rows that are worth reading weights for that it cannot keep
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Which rows run in which frames, and who runs them."""
+
+    T: int
+    B: int
+    reverse: bool
+    shares: int
+    team: int  # threads of a share
+    lengths: tuple[int, ...] | None
+
+    @cached_property
+    def order(self) -> list[int]:
+        """The sequence of each row: those of a share together, longest first; shares are dealt like cards."""
+        if self.lengths is None:
+            return list(range(self.B))
+        by_length = sorted(range(self.B), key=lambda b: -self.lengths[b])  # type: ignore[index]
+        return [b for s in range(self.shares) for b in by_length[s :: self.shares]]
+
+    @cached_property
+    def share_start(self) -> list[int]:
+        """Where each share begins among the rows."""
+        if self.lengths is None:
+            return [self.B * s // self.shares for s in range(self.shares + 1)]
+        sizes = [len(range(s, self.B, self.shares)) for s in range(self.shares)]
+        return [sum(sizes[:s]) for s in range(self.shares + 1)]
+
+    @cached_property
+    def row_lengths(self) -> list[int]:
+        """The frames of each row."""
+        return [self.T] * self.B if self.lengths is None else [self.lengths[b] for b in self.order]
+
+    @cached_property
+    def most(self) -> int:
+        """The frames of the longest sequence."""
+        return max(self.row_lengths, default=0)
+
+    def rows(self, first: int, last: int) -> int:
+        """How many valid frames lie in a piece of time."""
+        return sum(min(max(n - first, 0), last - first) for n in self.row_lengths)
+
+
+def loop_weights(staged: Staged) -> int:
+    """How many numbers the matrices have that every frame reads."""
+    graph = staged.graph
+    loop = [n for i, n in graph if n.kind is Kind.CONTRACTION and staged.stage[i] is Stage.LOOP]
+    return sum(numel(graph.nodes[n.args[1]].shape) for n in loop)
+
+
+def split(B: int, threads: int, loop_bytes: int) -> tuple[int, int]:
+    """How many shares the batch is cut into, and how many threads work on each.
+
+    Rows alone need no waiting. But where the weights of the loop outgrow a core's own cache, each share reads them anew
+    in every frame: then few rows are better kept together, and their units split.
+    """
+    if loop_bytes < _CORE_CACHE:
+        return max(1, min(threads, B)), 1
+    shares = max(1, min(threads, B // _TEAM_ROWS))
+    return shares, max(1, threads // shares)
