@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 from recurra.cells import Cell, GRUCell, LSTMCell, LSTMPCell, RNNCell
 from recurra.engine import current_options, scan
 from recurra.errors import InputTypeError, LengthsError, ResetError
+from recurra.kernels.cpu import native
 
 Weights = dict[str, Tensor]
 
@@ -86,7 +87,7 @@ class _Layer:
             )
         if isinstance(input, PackedSequence):
             return self._packed(input, hx, lengths, reset, return_states)
-        if lengths is None and reset is None and not return_states and _vendor_may_run():
+        if lengths is None and reset is None and not return_states and _left_to_torch(input):
             return super().forward(input, hx)  # type: ignore[misc]  # all layers in one call of the same kernels
         single = input.dim() == 2
         if single and lengths is not None:
@@ -187,11 +188,15 @@ class _Layer:
             width = (self.proj_size or self.hidden_size) * len(suffixes)
 
 
-def _vendor_may_run() -> bool:
-    """Whether torch's own forward is what the plan would come to."""
+def _left_to_torch(input: Tensor) -> bool:
+    """Whether torch's own forward, all layers in one call, is what the plan comes to, or what a tracer must see."""
     options = current_options()
-    plain = options.executor in ("auto", "torch") and options.save == "all"
-    return plain and not torch._C._are_functorch_transforms_active()
+    if options.save != "all" or torch._C._are_functorch_transforms_active():
+        return False
+    device = input.device.type
+    seen = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_autocast_enabled(device)
+    best = options.executor == "auto" and (seen or device != "cpu" or native() is None)
+    return best or options.executor == "torch"
 
 
 class RNN(_Layer, nn.RNN):
