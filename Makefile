@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Without a compiler there is no native part, and the rest works; with one, its errors must not be passed over in silence.
 test bench: export RECURRA_NATIVE ?= $(if $(shell command -v c++ g++ clang++),1)
 
-.PHONY: demo test lint format bench bench-peers clean
+.PHONY: demo test lint format bench bench-peers sanitize clean
 
 demo: $(STAMP)
 	$(BIN)/recurra demo
@@ -50,6 +50,24 @@ $(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/recurra/k
 	$(BIN)/python -m pip install -c constraints.txt scikit-build-core nanobind cmake ninja
 	$(BIN)/python -m pip install -c constraints.txt --no-build-isolation -e '.[all,dev]'
 	touch $@
+
+# The native machine's tests with every access and every integer checked: SANITIZE=thread looks for races instead.
+# An environment of its own holds the package; what it depends on is that of .venv. Python itself is not instrumented, so
+# the sanitizer's library has to be there before it starts; libstdc++ beside it, or it could not follow exceptions.
+SANITIZE ?= address,undefined
+SANITIZE_TESTS ?= tests/kernels tests/engine/test_native.py
+SANITIZED := .venv-sanitize
+comma := ,
+library = $(shell c++ -print-file-name=$(1))
+
+sanitize: $(STAMP)
+	test -x $(SANITIZED)/bin/python || $(BIN)/python -m venv --without-pip $(SANITIZED)
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> $$($(SANITIZED)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/dependencies.pth
+	RECURRA_NATIVE=1 $(SANITIZED)/bin/python -m pip install --no-deps --no-build-isolation --ignore-installed . \
+		-C cmake.define.RECURRA_SANITIZE=$(SANITIZE) -C build-dir=build/sanitize-$(firstword $(subst $(comma), ,$(SANITIZE)))
+	LD_PRELOAD="$(call library,$(if $(findstring thread,$(SANITIZE)),libtsan.so,libasan.so)) $(call library,libstdc++.so.6)" \
+		ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=1 $(SANITIZED)/bin/python -m pytest -p no:cacheprovider $(SANITIZE_TESTS)
 
 clean:
 	rm -rf .venv .venv-peers .venv-sanitize build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
