@@ -194,7 +194,9 @@ def _left_to_torch(input: Tensor) -> bool:
     if options.save != "all" or torch._C._are_functorch_transforms_active():
         return False
     device = input.device.type
-    seen = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_autocast_enabled(device)
+    seen = (
+        torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or torch.is_autocast_enabled(device)
+    )
     best = options.executor == "auto" and (seen or device != "cpu" or native() is None)
     return best or options.executor == "torch"
 
