@@ -21,7 +21,7 @@ CHOOSY = ("torch", "associative")  # executors that may refuse a cell of the voc
 DTYPES = (torch.float64, torch.float32, torch.bfloat16)
 SHAPES = ((1, 1, 1, 1), (2, 3, 5, 7), (9, 4, 6, 5))  # (T, B, D, H): odd sizes first
 LONG = (33, 5, 17, 31)
-_DRAWS = 8
+_DRAWS = 16  # runs of the plain loop whose worst error is the measure, where a difference of like numbers decides
 
 
 @contextmanager

@@ -687,7 +687,7 @@ double peak(int64_t repetitions) {
     }
     Vec<T> sum{};
     for (auto& v : acc) sum += v;
-    volatile T keep = hsum<T>(sum);
+    volatile T keep = hsum(sum);
     (void)keep;
     return double(repetitions) * ACCUMULATORS * LANES<T> * 2;
 }

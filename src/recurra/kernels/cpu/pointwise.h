@@ -5,7 +5,7 @@
 // Truth is 1, falsehood 0.
 #pragma once
 
-#include "functions.h"
+#include "math.h"
 
 namespace recurra::RECURRA_TARGET {
 
@@ -102,7 +102,7 @@ ALWAYS_INLINE T row_sum(const T* x, int n) {
     for (; j + 2 * L <= n; j += 2 * L) s0 += load(x + j), s1 += load(x + j + L);
     if (j + L <= n) s0 += load(x + j), j += L;
     if (j < n) s1 += load_part(x + j, n - j);
-    return hsum<T>(s0 + s1);
+    return hsum(s0 + s1);
 }
 
 // Σ (x - shift)(y - shift_y)
@@ -119,7 +119,7 @@ ALWAYS_INLINE T row_dot(const T* x, T shift, const T* y, T shift_y, int n) {
     if (j + L <= n) s0 = fma(load(x + j) - m, load(y + j) - my, s0), j += L;
     T rest = 0;  // lanes behind the end are not zero once the shift is taken off
     for (; j < n; j++) rest += (x[j] - shift) * (y[j] - shift_y);
-    return hsum<T>(s0 + s1) + rest;
+    return hsum(s0 + s1) + rest;
 }
 
 template <class T>
