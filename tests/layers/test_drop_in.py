@@ -63,6 +63,22 @@ def results(layer, form, dtype, held=None, seed=1):
     return outputs | {k: g for k, g in zip(wanted, grads, strict=True) if g is not None}
 
 
+def own_errors(theirs, form, dtype, expected):
+    """How far torch.nn in that dtype is from `expected`, at worst, where each weight may be off by a rounding step.
+
+    One run is one draw of that error, and small where a bias's gradient cancels by luck.
+    """
+    rng, errors = torch.Generator().manual_seed(0), []
+    for draw in range(9):
+        moved = copy.deepcopy(theirs)
+        with torch.no_grad():
+            for p in moved.parameters():
+                if draw:
+                    p.mul_(1 + torch.finfo(dtype).eps * torch.randint(-1, 2, p.shape, generator=rng).to(dtype))
+        errors.append({k: relative_error(v, expected[k]) for k, v in results(moved, form, dtype).items()})
+    return {name: max(e[name] for e in errors) for name in expected}
+
+
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")  # torch says it once
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=lambda d: str(d)[6:])
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no_bias"])
@@ -81,14 +97,13 @@ def test_equals_torch_nn(kind, layers, bidirectional, batch_first, bias, dtype):
     # others, and no less right.
     kinks = kind == "rnn_relu" and dtype is torch.bfloat16 and layers > 1
     for form in FORMS:
-        expected, found, measure = results(exact, form, torch.float64, dtype), results(ours, form, dtype), None
+        expected, found = results(exact, form, torch.float64, dtype), results(ours, form, dtype)
         assert found.keys() == expected.keys()
-        if dtype is not torch.float64:
-            measure = results(theirs, form, dtype)
+        hard = any(relative_error(found[name], ref) > 8 for name, ref in expected.items())
+        own = own_errors(theirs, form, dtype, expected) if hard else dict.fromkeys(expected, 0.0)
         for name, ref in expected.items():
-            own = relative_error(measure[name], ref) if measure else 0.0
             if not (kinks and name.startswith("d ")):
-                assert_within_eps(found[name], ref, own=own, what=f"{form}: {name}")
+                assert_within_eps(found[name], ref, own=own[name], what=f"{form}: {name}")
 
 
 def test_attributes_and_what_torch_says_are_torchs():
