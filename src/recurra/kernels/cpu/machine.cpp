@@ -1,79 +1,19 @@
-// Runs a step program over time: one share of the batch, all frames, on one thread. Compiled once per target.
-//
-// Nothing here allocates, throws or knows a cell. A share's scratch is laid out by `Layout`; `Machine` holds where each
-// buffer's rows are at the frame that runs.
-#include "machine.h"
-
-#include "gemm.h"
-#include "pointwise.h"
+// Runs a step program over time: all frames of one share of the batch, as one of the threads that have it. Compiled once
+// per target. Nothing here allocates, throws or knows a cell.
+#include "weights.h"
 
 namespace recurra::RECURRA_TARGET {
 namespace {
 
-constexpr int64_t LINE = 64;  // bytes of a cache line
-
-template <class T>
-constexpr int STRIP = 2048 / int(sizeof(T));  // numbers of a slot: a group's slots stay in a first-level cache
-
 constexpr int SPINS = 2000;  // some 50 µs: what waits for longer sleeps
-
-constexpr int64_t aligned(int64_t bytes) { return (bytes + LINE - 1) / LINE * LINE; }
-
-// Rows begin on whole vectors, and not all in the same sets of a cache.
-template <class T>
-int64_t stride(int32_t width) {
-    const int64_t s = (width + LANES<T> - 1) / LANES<T> * LANES<T>;
-    return s * int(sizeof(T)) % 1024 == 0 ? s + LINE / int(sizeof(T)) : s;
-}
 
 bool by_rows(Home home) { return home == Home::CHUNK || home == Home::INPUT || home == Home::OUTPUT; }
 
-// How a share sees the run.
-struct Share {
-    int first, rows;  // in `order`
-    int most;         // rows of the largest chunk
-    int64_t tape;     // rows of the shares before it
-
-    static int alive(const Run& run, int first, int rows, int frame) {  // rows longer than f0 + frame
-        while (rows && run.lengths[first + rows - 1] <= run.f0 + frame) rows--;
-        return rows;
-    }
-
-    static int clipped(const Run& run, int row) {
-        const int left = run.lengths[row] - run.f0;
-        return left < 0 ? 0 : left > run.F ? run.F : left;
-    }
-
-    Share(const Run& run, int share) {
-        first = run.share_start[share], rows = run.share_start[share + 1] - first;
-        tape = 0;
-        for (int b = 0; b < first; b++) tape += clipped(run, b);
-        most = rows > run.chunk ? rows : run.chunk;  // a chunk ends before the frame that would overflow it
-    }
-};
-
 template <class T>
-class Machine {
+class Machine : Layout<T> {
    public:
     Machine(const Program& program, const Run& run, int share, int member)
-        : program(program),
-          run(run),
-          share(run, share),
-          member(member),
-          gate(run.gates + share),
-          base((char*)run.scratch + share * run.scratch_share) {
-        place();
-    }
-
-    // Only to know how many bytes a share needs.
-    static int64_t bytes(const Program& program, const Run& run) {
-        int64_t most = 0;
-        for (int s = 0; s < run.shares; s++) {
-            Machine machine(program, run, s, 0);
-            if (machine.used > most) most = machine.used;
-        }
-        return aligned(most) + 4096;
-    }
+        : Layout<T>(program, run, share, member), program(program), run(run), member(member), gate(run.gates + share) {}
 
     void go() {
         if (!share.rows) return;
@@ -97,107 +37,20 @@ class Machine {
         end();
     }
 
-    T* gradient(int g) const { return gradients + gradient_at[g]; }
-
    private:
-    static constexpr int MOST = 512;  // buffers of a program, states, gradients: checked when a program is made
+    using Layout<T>::share, Layout<T>::at, Layout<T>::chunk_base, Layout<T>::direct, Layout<T>::constants, Layout<T>::slots,
+        Layout<T>::pack_g, Layout<T>::pack_a, Layout<T>::gradients, Layout<T>::gradient_at, Layout<T>::gradient_count;
 
     const Program& program;
     const Run& run;
-    Share share;
-    int member;  // of the team
-    Gate* gate;
-    char* base;
-    int64_t used = 0;
-
-    Rows<T> at[MOST];         // where row 0 of the running frame (or chunk) is
-    T* chunk_base[MOST];      // where the chunk's rows begin
-    T* constants = nullptr;
-    T* slots = nullptr;
-    T *pack_g = nullptr, *pack_a = nullptr;
-    T* gradients = nullptr;
-    int64_t gradient_at[MOST];
-    bool direct[MOST];        // an INPUT or OUTPUT that is read or written where it lies
+    const int member;  // of the team
+    Gate* const gate;
 
     int f_first = 0, f_end = 0, chunk_rows = 0;  // the running chunk
     int64_t tape_row = 0;                        // rows of this share before the running chunk
     int alive_now = 0;                           // rows of the running frame
 
-    T* take(int64_t numbers) {
-        T* p = (T*)(base + used);
-        used += aligned(numbers * int64_t(sizeof(T)));
-        return p;
-    }
-
     int n_at(int f) const { return run.ragged ? Share::alive(run, share.first, share.rows, f) : share.rows; }
-
-    void place() {
-        constants = take(int64_t(program.n_constants) * stride<T>(program.widest));
-        slots = take(int64_t(program.slots) * STRIP<T> * run.team) + int64_t(program.slots) * STRIP<T> * member;
-        const int R = share.rows, N = share.most;
-        for (int i = 0; i < program.n_buffers; i++) {
-            const Buffer& b = program.buffers[i];
-            at[i] = {nullptr, stride<T>(b.width)};
-            direct[i] = false;
-            switch (b.home) {
-                case Home::ROW:
-                    at[i].stride = 0;
-                    at[i].data = b.index < program.n_constants
-                                     ? constants + int64_t(b.index) * stride<T>(program.widest)
-                                     : (T*)run.vectors[b.index - program.n_constants];
-                    break;
-                case Home::FRAME:
-                case Home::STATE:
-                case Home::ONCE: at[i].data = take(R * at[i].stride); break;
-                case Home::INPUT:
-                case Home::OUTPUT:
-                    // Rows that lie together are used where they are; few of them are worth gathering.
-                    direct[i] = !run.ragged && (R == run.B || R >= 8);
-                    if (direct[i]) {
-                        at[i].stride = b.width;
-                        break;
-                    }
-                    [[fallthrough]];
-                case Home::CHUNK: chunk_base[i] = take(N * at[i].stride); break;
-                case Home::TAPE: break;
-            }
-        }
-        int64_t m = 0, a = 0;  // numbers of the widest operands of a contraction
-        for (int i = 0; i < program.n_contractions;) {
-            int64_t mine = 0;
-            const Contraction& c = program.contractions[i];
-            if (c.m > m) m = c.m;
-            for (; i < program.n_contractions && same(program.contractions[i], c); i++)
-                if (program.contractions[i].n > mine) mine = program.contractions[i].n;
-            if (mine > a) a = mine;
-        }
-        if (a) {
-            pack_g = take(int64_t(panels(int(m), TILE_ROWS)) * TILE_ROWS * N);
-            pack_a = take(int64_t(panels(int(a), PANEL<T>)) * PANEL<T> * N);
-        }
-        int64_t total = 0;
-        for (int g = 0; g < program.n_gradients; g++) {
-            gradient_at[g] = total;
-            total += (size_of_gradient(program.gradients[g]) + 15) / 16 * 16;
-        }
-        gradients = take(total);
-        gradient_count = total;
-    }
-
-    int64_t gradient_count = 0;
-
-   public:
-    // n == 0: a sum. Otherwise `heads` blocks of whole tiles, each (m / heads rows).
-    static int64_t size_of_gradient(const Gradient& g) {
-        if (!g.n) return g.m;
-        const int per = g.m / g.heads;
-        return int64_t(g.heads) * panels(per, TILE_ROWS) * TILE_ROWS * panels(g.n, PANEL<T>) * PANEL<T>;
-    }
-
-   private:
-    static bool same(const Contraction& x, const Contraction& y) {
-        return x.g.buffer == y.g.buffer && x.g.offset == y.g.offset && x.m == y.m;
-    }
 
     // --- the run ----------------------------------------------------------------------------------------------------
 
@@ -606,7 +459,7 @@ class Machine {
                 continue;
             }
             meet();  // nobody reads the last ones any more
-            if (!i || !same(list[i - 1], c) || list[i - 1].a.buffer == NOTHING)
+            if (!i || !same_g(list[i - 1], c) || list[i - 1].a.buffer == NOTHING)
                 pack_operand<TILE_ROWS>(c.g, c.m, pack_g);
             pack_operand<PANEL<T>>(c.a, c.n, pack_a);
             meet();
@@ -620,56 +473,6 @@ class Machine {
         meet();
     }
 };
-
-template <class T>
-int64_t packed_bytes(const Program& program) {
-    int64_t numbers = 0;
-    for (int m = 0; m < program.n_matrices; m++) numbers += packed_size<T>(program.matrices[m].n, program.matrices[m].k);
-    return numbers * int64_t(sizeof(T));
-}
-
-template <class T>
-void pack(const Program& program, const Run& run, int32_t share, int32_t shares) {
-    T* to = (T*)run.packed;
-    for (int i = 0; i < program.n_matrices; i++) {
-        const Matrix& m = program.matrices[i];
-        const Strided& s = run.matrices[i];
-        const int count = panels(m.n, PANEL<T>);
-        pack_panels<T>((const T*)s.data, s.row, s.column, m.n, m.k, to, int(int64_t(count) * share / shares),
-                       int(int64_t(count) * (share + 1) / shares));
-        to += packed_size<T>(m.n, m.k);
-    }
-}
-
-template <class T>
-void finish(const Program& program, const Run& run, int32_t share, int32_t shares) {
-    // Every share has laid its gradients out alike; they are summed in the order of the shares.
-    for (int g = 0; g < program.n_gradients; g++) {
-        const Gradient& gradient = program.gradients[g];
-        const int m0 = int(int64_t(gradient.m) * share / shares), m1 = int(int64_t(gradient.m) * (share + 1) / shares);
-        T* out = (T*)run.gradients[g];
-        const int n = gradient.n ? gradient.n : 1;
-        const int per = gradient.n ? gradient.m / gradient.heads : 1;
-        const int64_t ldc = gradient.n ? int64_t(panels(gradient.n, PANEL<T>)) * PANEL<T> : 1;
-        bool first = true;
-        for (int s = 0; s < run.shares; s++) {
-            if (run.share_start[s] == run.share_start[s + 1]) continue;
-            const Machine<T> machine(program, run, s, 0);
-            const T* from = machine.gradient(g);
-            for (int m = m0; m < m1; m++) {
-                const int64_t row = gradient.n ? int64_t(m / per) * panels(per, TILE_ROWS) * TILE_ROWS + m % per : m;
-                for (int j = 0; j < n; j++) {
-                    T& to = out[int64_t(m) * n + j];
-                    to = first ? from[row * ldc + j] : to + from[row * ldc + j];
-                }
-            }
-            first = false;
-        }
-        if (first)
-            for (int m = m0; m < m1; m++)
-                for (int j = 0; j < n; j++) out[int64_t(m) * n + j] = 0;
-    }
-}
 
 template <class T>
 void run_share(const Program& program, const Run& run, int32_t share, int32_t member) {
@@ -698,7 +501,7 @@ extern const Kernels KERNELS;
 const Kernels KERNELS = {
     {stride<float>, stride<double>},
     {packed_bytes<float>, packed_bytes<double>},
-    {Machine<float>::bytes, Machine<double>::bytes},
+    {scratch_bytes<float>, scratch_bytes<double>},
     {pack<float>, pack<double>},
     {run_share<float>, run_share<double>},
     {finish<float>, finish<double>},

@@ -4,8 +4,9 @@
 // numbers a row. Letters: T frames, B sequences, F processed frames, R rows of a share at a frame, N rows of a chunk.
 //
 // A share is a part of the batch that runs over all frames without waiting for others. One thread runs it, or a team:
-// its members then split the units of each instruction, and wait for each other between two. Time is run in chunks: HOIST for all rows of a chunk, LOOP frame by frame, SINK for all rows, then the weight gradients'
-// contractions while the chunk is in cache.
+// its members then split the units of each instruction, and wait for each other between two. Time is run in chunks:
+// HOIST for all rows of a chunk, LOOP frame by frame, SINK for all rows, then the weight gradients' contractions while
+// the chunk is in cache.
 #pragma once
 
 #include <cstdint>

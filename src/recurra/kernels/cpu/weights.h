@@ -1,0 +1,60 @@
+// Weights on their way in, and their gradients on their way out: once a run, by all of its threads.
+#pragma once
+
+#include "layout.h"
+
+namespace recurra::RECURRA_TARGET {
+
+template <class T>
+int64_t packed_bytes(const Program& program) {
+    int64_t numbers = 0;
+    for (int m = 0; m < program.n_matrices; m++) numbers += packed_size<T>(program.matrices[m].n, program.matrices[m].k);
+    return numbers * int64_t(sizeof(T));
+}
+
+// This thread's part of the panels of every matrix.
+template <class T>
+void pack(const Program& program, const Run& run, int32_t share, int32_t shares) {
+    T* to = (T*)run.packed;
+    for (int i = 0; i < program.n_matrices; i++) {
+        const Matrix& m = program.matrices[i];
+        const Strided& s = run.matrices[i];
+        const int count = panels(m.n, PANEL<T>);
+        pack_panels<T>((const T*)s.data, s.row, s.column, m.n, m.k, to, int(int64_t(count) * share / shares),
+                       int(int64_t(count) * (share + 1) / shares));
+        to += packed_size<T>(m.n, m.k);
+    }
+}
+
+// This thread's rows of every gradient, from the sums of the shares.
+template <class T>
+void finish(const Program& program, const Run& run, int32_t share, int32_t shares) {
+    // Every share has laid its gradients out alike; they are summed in the order of the shares.
+    for (int g = 0; g < program.n_gradients; g++) {
+        const Gradient& gradient = program.gradients[g];
+        const int m0 = int(int64_t(gradient.m) * share / shares), m1 = int(int64_t(gradient.m) * (share + 1) / shares);
+        T* out = (T*)run.gradients[g];
+        const int n = gradient.n ? gradient.n : 1;
+        const int per = gradient.n ? gradient.m / gradient.heads : 1;
+        const int64_t ldc = gradient.n ? int64_t(panels(gradient.n, PANEL<T>)) * PANEL<T> : 1;
+        bool first = true;
+        for (int s = 0; s < run.shares; s++) {
+            if (run.share_start[s] == run.share_start[s + 1]) continue;
+            const Layout<T> layout(program, run, s, 0);
+            const T* from = layout.gradients + layout.gradient_at[g];
+            for (int m = m0; m < m1; m++) {
+                const int64_t row = gradient.n ? int64_t(m / per) * panels(per, TILE_ROWS) * TILE_ROWS + m % per : m;
+                for (int j = 0; j < n; j++) {
+                    T& to = out[int64_t(m) * n + j];
+                    to = first ? from[row * ldc + j] : to + from[row * ldc + j];
+                }
+            }
+            first = false;
+        }
+        if (first)
+            for (int m = m0; m < m1; m++)
+                for (int j = 0; j < n; j++) out[int64_t(m) * n + j] = 0;
+    }
+}
+
+}  // namespace recurra::RECURRA_TARGET
