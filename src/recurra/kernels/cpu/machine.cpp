@@ -5,6 +5,7 @@
 namespace recurra::RECURRA_TARGET {
 namespace {
 
+constexpr int64_t AHEAD = 192 * 1024;  // bytes of the next frame that a second-level cache has room for
 constexpr int SPINS = 2000;  // some 50 µs: what waits for longer sleeps
 
 bool by_rows(Home home) { return home == Home::CHUNK || home == Home::INPUT || home == Home::OUTPUT; }
@@ -38,7 +39,7 @@ class Machine : Layout<T> {
     }
 
    private:
-    using Layout<T>::share, Layout<T>::at, Layout<T>::chunk_base, Layout<T>::direct, Layout<T>::constants, Layout<T>::slots,
+    using Layout<T>::MOST, Layout<T>::fetches, Layout<T>::share, Layout<T>::at, Layout<T>::chunk_base, Layout<T>::direct, Layout<T>::constants, Layout<T>::slots,
         Layout<T>::pack_g, Layout<T>::pack_a, Layout<T>::gradients, Layout<T>::gradient_at, Layout<T>::gradient_count;
 
     const Program& program;
@@ -46,6 +47,7 @@ class Machine : Layout<T> {
     const int member;  // of the team
     Gate* const gate;
 
+    int64_t step[MOST];                          // numbers from a far buffer's rows to those of the next frame, or 0
     int f_first = 0, f_end = 0, chunk_rows = 0;  // the running chunk
     int64_t tape_row = 0;                        // rows of this share before the running chunk
     int alive_now = 0;                           // rows of the running frame
@@ -94,7 +96,74 @@ class Machine : Layout<T> {
         run.sleep(*gate, passed);
     }
 
+    // --- the next frame -------------------------------------------------------------------------------------------
+    // Inputs, outputs and tapes lie where no cache has them, and a processor does not guess where the next frame is. So
+    // while the rows of one frame are used, the same rows of the next one are fetched, a few lines an operation.
+
+    bool far(int buffer) const { return program.buffers[buffer].home == Home::TAPE || direct[buffer]; }
+
+    // Lists what the groups of the loop read and write far away, each once.
+    void find_far() {
+        for (int m = 0; m < program.n_micros; m++) fetches[4 * m] = {NOTHING, 0};
+        if (run.team > 1) return;  // few rows, and each member has other columns
+        int64_t bytes = 0;         // of a frame
+        const Instruction* list = program.instructions[int(Stage::LOOP)];
+        for (int l = 0; l < program.n_instructions[int(Stage::LOOP)]; l++) {
+            if (list[l].kind != Kind::GROUP) continue;
+            Operand* const found = fetches + 4 * int64_t(list[l].first);
+            int n = 0;
+            for (int m = list[l].first; m < list[l].first + list[l].count; m++) {
+                const Micro& micro = program.micros[m];
+                const Operand operands[] = {micro.a, micro.b, micro.c, micro.d};
+                for (const Operand o : operands) {
+                    if (o.buffer < 0 || o.buffer == NOTHING || !far(o.buffer)) continue;
+                    bool known = false;
+                    for (int k = 0; k < n; k++) known |= found[k].buffer == o.buffer && found[k].offset == o.offset;
+                    if (!known) found[n++] = o;
+                }
+            }
+            if (n < 4 * list[l].count) found[n] = {NOTHING, 0};
+            bytes += int64_t(share.rows) * n * list[l].n * int(sizeof(T));
+        }
+        if (bytes > AHEAD)
+            for (int m = 0; m < program.n_micros; m++) fetches[4 * m] = {NOTHING, 0};
+    }
+
+    void find_step(int f) {
+        const int next = run.backwards ? f - 1 : f + 1;
+        const bool more = next >= 0 && next < run.F && n_at(next);
+        for (int i = 0; i < program.n_buffers; i++) {
+            step[i] = 0;
+            if (!more || !far(i)) continue;
+            const Buffer& b = program.buffers[i];
+            step[i] = b.home != Home::TAPE ? int64_t(time(next, 0) - time(f, 0)) * run.B * b.width
+                      : run.backwards      ? -n_at(next) * at[i].stride
+                                           : n_at(f) * at[i].stride;
+        }
+    }
+
+    // The lines of a strip of the next frame, a few at a time.
+    struct Fetch {
+        const Operand *next, *end;
+        int rows, columns;  // of the strip
+        int r = 0;
+        int64_t byte = 0;
+
+        void some(const Machine& machine, int row, int column, int lines) {
+            while (next != end && lines > 0) {
+                const Rows<T>& x = machine.at[next->buffer];
+                const char* from = (const char*)(x.data + (row + r) * x.stride + next->offset + column + machine.step[next->buffer]);
+                for (; byte < columns * int64_t(sizeof(T)) && lines > 0; byte += LINE, lines--)
+                    __builtin_prefetch(from + byte, 0, 2);
+                if (byte < columns * int64_t(sizeof(T))) return;
+                byte = 0;
+                if (++r == rows) r = 0, next++;
+            }
+        }
+    };
+
     void begin() {
+        if (!member) find_far();
         if (!member) {
             for (int i = 0; i < program.n_constants; i++) {
                 T* p = constants + int64_t(i) * stride<T>(program.widest);
@@ -287,6 +356,7 @@ class Machine : Layout<T> {
                     copy(at[s.store].data + r * at[s.store].stride, at[k].data + r * at[k].stride, s.width);
         }
         if (before) meet();
+        find_step(f);
         const Instruction* list = program.instructions[int(Stage::LOOP)];
         for (int i = 0; i < program.n_instructions[int(Stage::LOOP)]; i++) execute(list[i], n);
         for (int k = 0; k < program.n_states; k++) {
@@ -356,6 +426,9 @@ class Machine : Layout<T> {
         const int columns = span.hi - span.lo < STRIP<T> ? span.hi - span.lo : STRIP<T>;
         const int at_once = STRIP<T> / columns;
         const Micro* micros = program.micros + in.first;
+        const Operand* far = fetches + 4 * int64_t(in.first);
+        int n_far = 0;
+        while (n_far < 4 * in.count && far[n_far].buffer != NOTHING) n_far++;
         for (int r = 0; r < rows; r += at_once) {
             const int R = rows - r < at_once ? rows - r : at_once;
             for (int j = span.lo; j < span.hi; j += columns) {
@@ -366,9 +439,12 @@ class Machine : Layout<T> {
                     const Rows<T>& x = at[o.buffer];
                     return {x.data + r * x.stride + o.offset + j, x.stride};
                 };
+                Fetch ahead{far, far + n_far, R, C};
+                const int lines = n_far ? (n_far * R * panels(C * int(sizeof(T)), LINE) + in.count - 1) / in.count : 0;
                 for (int i = 0; i < in.count; i++) {
                     const Micro& m = micros[i];
                     const Rows<T> a = strip(m.a), b = strip(m.b), c = strip(m.c);
+                    if (lines) ahead.some(*this, r, j, lines);
                     POINTWISE<T>[m.op](strip(m.d), {a.data, a.stride}, {b.data, b.stride}, {c.data, c.stride}, R, C);
                 }
             }
