@@ -96,7 +96,8 @@ def _grid(results: Results) -> list[list[str]]:
             ours, other = results.ms(name), results.ms(name, AGAINST[cell])
         except NotMeasuredError:
             return "–"
-        return f"{ours:.3g} ({other / ours:.2f}×)"
+        ms = f"{ours:,.0f}" if ours >= 100 else f"{ours:.3g}"
+        return f"{ms} ({other / ours:.2f}×)"
 
     head = ["T × B × D × H", *(TITLES[cell] for cell in GRID_CELLS)]
     return [head, *(["×".join(map(str, s)), *(entry(cell, s) for cell in GRID_CELLS)] for s in GRID)]
