@@ -13,6 +13,7 @@ import recurra
 from recurra import GRU, LSTM, RNN, Recurrent, options
 from recurra.errors import InputTypeError, LengthsError, ResetError
 from recurra.testing import assert_within_eps, relative_error
+from recurra.testing.cases import moved
 
 T, B, D, H = 5, 4, 3, 4
 LENGTHS = torch.tensor([3, 5, 1, 4])
@@ -70,12 +71,12 @@ def own_errors(theirs, form, dtype, expected):
     """
     rng, errors = torch.Generator().manual_seed(0), []
     for draw in range(9):
-        moved = copy.deepcopy(theirs)
+        layer = copy.deepcopy(theirs)
         with torch.no_grad():
-            for p in moved.parameters():
+            for p in layer.parameters():
                 if draw:
-                    p.mul_(1 + torch.finfo(dtype).eps * torch.randint(-1, 2, p.shape, generator=rng).to(dtype))
-        errors.append({k: relative_error(v, expected[k]) for k, v in results(moved, form, dtype).items()})
+                    p.copy_(moved(p, dtype, rng))
+        errors.append({k: relative_error(v, expected[k]) for k, v in results(layer, form, dtype).items()})
     return {name: max(e[name] for e in errors) for name in expected}
 
 

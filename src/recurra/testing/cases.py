@@ -55,6 +55,11 @@ def contracting(cell: Cell[Any], rng: torch.Generator) -> Cell[Any]:
     return cell
 
 
+def moved(x: Tensor, dtype: torch.dtype, rng: torch.Generator) -> Tensor:
+    """The same numbers, each moved by up to one rounding step of `dtype`."""
+    return x * (1 + torch.finfo(dtype).eps * torch.randint(-1, 2, x.shape, generator=rng).to(x.dtype))
+
+
 @dataclass(frozen=True)
 class Scan:
     """Everything a scan needs, in float64 but rounded to the dtype under test, and the weights of a random loss."""
@@ -99,8 +104,7 @@ class Scan:
     def moved(self, seed: int, dtype: torch.dtype) -> "Scan":
         """The same scan, each number moved by up to one rounding step of `dtype`."""
         rng, cell = torch.Generator().manual_seed(seed), copy.deepcopy(self.cell)
-        step = torch.finfo(dtype).eps
-        jog = lambda v: v * (1 + step * torch.randint(-1, 2, v.shape, generator=rng))
+        jog = lambda v: moved(v, dtype, rng)
         with torch.no_grad():
             for p in cell.parameters():
                 p.copy_(jog(p))

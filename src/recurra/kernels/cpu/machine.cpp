@@ -163,8 +163,8 @@ class Machine : Layout<T> {
     };
 
     void begin() {
-        if (!member) find_far();
         if (!member) {
+            find_far();
             for (int i = 0; i < program.n_constants; i++) {
                 T* p = constants + int64_t(i) * stride<T>(program.widest);
                 for (int j = 0; j < program.widest; j++) p[j] = T(program.constants[i]);
@@ -356,7 +356,7 @@ class Machine : Layout<T> {
                     copy(at[s.store].data + r * at[s.store].stride, at[k].data + r * at[k].stride, s.width);
         }
         if (before) meet();
-        find_step(f);
+        if (run.team == 1) find_step(f);  // teams fetch nothing
         const Instruction* list = program.instructions[int(Stage::LOOP)];
         for (int i = 0; i < program.n_instructions[int(Stage::LOOP)]; i++) execute(list[i], n);
         for (int k = 0; k < program.n_states; k++) {
