@@ -18,6 +18,8 @@ struct Rows {
 template <class T>
 using Pointwise = void (*)(Rows<T> d, Rows<const T> a, Rows<const T> b, Rows<const T> c, int64_t rows, int64_t columns);
 
+#define ALWAYS_INLINE_LAMBDA __attribute__((always_inline))
+
 template <class T, int ARITY, class F>
 ALWAYS_INLINE void each(F f, Rows<T> d, Rows<const T> a, Rows<const T> b, Rows<const T> c, int64_t rows,
                         int64_t columns) {
@@ -28,14 +30,18 @@ ALWAYS_INLINE void each(F f, Rows<T> d, Rows<const T> a, Rows<const T> b, Rows<c
     for (int64_t r = 0; r < rows; r++) {
         T* to = d.data + r * d.stride;
         const T *x = a.data + r * a.stride, *y = b.data + r * b.stride, *z = c.data + r * c.stride;
-        int64_t j = 0;
-        for (; j + L <= columns; j += L)
-            store(to + j, f(load(x + j), ARITY > 1 ? load(y + j) : Vec<T>{}, ARITY > 2 ? load(z + j) : Vec<T>{}));
-        if (const int n = int(columns - j); n > 0)
-            store_part(to + j,
-                       f(load_part(x + j, n), ARITY > 1 ? load_part(y + j, n) : Vec<T>{},
-                         ARITY > 2 ? load_part(z + j, n) : Vec<T>{}),
-                       n);
+        const auto at = [&](int64_t j) ALWAYS_INLINE_LAMBDA {
+            return f(load(x + j), ARITY > 1 ? load(y + j) : Vec<T>{}, ARITY > 2 ? load(z + j) : Vec<T>{});
+        };
+        if (columns < L) {
+            const int n = int(columns);
+            store_part(to, f(load_part(x, n), ARITY > 1 ? load_part(y, n) : Vec<T>{}, ARITY > 2 ? load_part(z, n) : Vec<T>{}), n);
+            continue;
+        }
+        // The last vector overlaps the one before it: stores of a part are slow. It is read before anything is written.
+        const Vec<T> last = at(columns - L);
+        for (int64_t j = 0; j + L < columns; j += L) store(to + j, at(j));
+        store(to + columns - L, last);
     }
 }
 
@@ -82,7 +88,6 @@ ALWAYS_INLINE Vec<T> truth(IVec<T> mask) {
         each<T, arity>([](Vec<T> x, [[maybe_unused]] Vec<T> y, [[maybe_unused]] Vec<T> z) ALWAYS_INLINE_LAMBDA -> Vec<T> { return result; }, \
                        d, a, b, c, rows, columns);                                                                    \
     }
-#define ALWAYS_INLINE_LAMBDA __attribute__((always_inline))
 RECURRA_POINTWISE(RECURRA_FUNCTION)
 #undef RECURRA_FUNCTION
 
