@@ -196,9 +196,16 @@ def contractions(step: Backward) -> list[Contraction]:
     graph, made = step.staged.graph, []
     for grad in step.weights:
         g = graph.outputs[grad.cotangent]
-        width = graph.nodes[g].shape[-1].size if graph.nodes[g].shape else 1
+        node = graph.nodes[g]
+        width = node.shape[-1].size if node.shape else 1
         if grad.operand is None:
-            made.append(Contraction(g, None, width=(width, 0)))
+            # A product that nothing else reads is summed as it is made, and never written down.
+            alone = node.op == "mul" and not graph.uses[g] and graph.outputs.count(g) == 1
+            frames = all(step.staged.scope[a] is Scope.FRAME for a in node.args)
+            if alone and frames and all(extent(graph.nodes[a].shape) == extent(node.shape) for a in node.args):
+                made.append(Contraction(*node.args, width=(width, 0)))
+            else:
+                made.append(Contraction(g, None, width=(width, 0)))
             continue
         a = graph.outputs[grad.operand]
         made.append(Contraction(g, a, grad.contraction == "block_linear", (width, graph.nodes[a].shape[-1].size)))

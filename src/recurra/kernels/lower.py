@@ -256,7 +256,7 @@ class _Lowering:
     def _whole(self, stage: Stage, i: int) -> None:
         row, out = self.rows[i], self.program.instructions[stage]
         d = Operand(self.own[i], 0)
-        a, b = (*(self._side_by_side(a, stage) for a in row.args), NONE)[:2]
+        a, b, c = (*(self._side_by_side(a, stage) for a in row.args), NONE, NONE)[:3]
         match row.op:
             case "product":
                 n, k = row.outer, row.inner
@@ -264,10 +264,12 @@ class _Lowering:
                     addend = b if b is NONE else Operand(b.buffer, b.offset + block * n)
                     matrix = self.program.matrix(row.source, head, (n, k))
                     d, x = Operand(self.own[i], block * n), Operand(a.buffer, a.offset + block * k)
-                    out.append(Instruction(Kind.GEMM, d, x, addend, n, k, matrix=matrix))
+                    out.append(Instruction(Kind.GEMM, d, x, addend, n=n, k=k, matrix=matrix))
+            case "reduce" if row.reduction == "inverse_deviation":
+                pass  # the standardisation that reads it leaves it there
             case "reduce":
-                size = (row.inner, row.outer)
-                out.append(Instruction(Kind.REDUCE, d, a, b, *size, reduction=row.reduction, number=row.number))
+                size = {"n": row.inner, "k": row.outer}
+                out.append(Instruction(Kind.REDUCE, d, a, b, c, **size, reduction=row.reduction, number=row.number))
             case _:
                 out.append(Instruction(Kind.MAP, d, a, pairs=row.pairs))
 
@@ -319,11 +321,12 @@ class _Lowering:
             p.states.append((self.rows[self._row(s)].width, after, self.store.get(self._row(s), -1)))
         for result, c in enumerate(self.contractions):
             g, whole, (m, n) = self._side_by_side(self._row(c.g), Stage.SINK), self.rows[self._row(c.g)].width, c.width
-            if c.a is None:
+            a = NONE if c.a is None else self._side_by_side(self._row(c.a), Stage.SINK)
+            if not n:
                 p.gradients.append((whole, 0, 1))
-                p.contractions.append((g, NONE, whole, 0, result, 0))
+                p.contractions.append((g, a, whole, 0, result, 0))
                 continue
-            a, count = self._side_by_side(self._row(c.a), Stage.SINK), whole // m
+            count = whole // m
             p.gradients.append((m * count, n, count) if c.heads else (m, n, 1))
             for block in range(count):
                 one, other = Operand(g.buffer, g.offset + block * m), Operand(a.buffer, a.offset + block * n)

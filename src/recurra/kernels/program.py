@@ -69,6 +69,7 @@ class Instruction:
     d: Operand = NONE
     a: Operand = NONE
     b: Operand = NONE
+    c: Operand = NONE
     n: int = 0
     k: int = 0
     reduction: str = ""
@@ -84,7 +85,8 @@ class Instruction:
             case Kind.GROUP:
                 return "\n".join([f"{len(self.micros)} on rows of {self.n}", *(f"    {m}" for m in self.micros)])
             case Kind.REDUCE:
-                return f"{self.d} = {self.reduction} of {self.k} x {self.n} in {self.a} {self.b}"
+                read = " ".join(str(o) for o in (self.a, self.b, self.c) if o is not NONE)
+                return f"{self.d} = {self.reduction} of {self.k} x {self.n} in {read}"
         return f"{self.d} = {len(self.pairs)} numbers of {self.a}"
 
 
@@ -92,8 +94,8 @@ class Instruction:
 class Contraction:
     """Σ over rows of g ⊗ a into a gradient, for the nodes `g` and `a` of a graph; Σ g where there is no a.
 
-    `width` is that of the last axes of g and a. Where they have leading axes, these are rows too, or heads, which have
-    a block of the gradient each.
+    `width` is that of the last axes of g and a; the latter is 0 for Σ g a, number by number. Where they have leading
+    axes, these are rows too, or heads, which have a block of the gradient each.
     """
 
     g: int
@@ -153,7 +155,7 @@ class Program:
                 numbers.append(i.number)
                 op = REDUCTIONS.index(i.reduction) if i.reduction else 0
                 count = len(i.micros) + len(i.pairs)
-                rows[-1].append((i.kind, op, *i.d, *i.a, *i.b, i.n, i.k, i.matrix, first, count, len(numbers) - 1))
+                rows[-1].append((i.kind, op, *i.d, *i.a, *i.b, *i.c, i.n, i.k, i.matrix, first, count, len(numbers) - 1))
         return {
             "buffers": self.buffers,
             "instructions": [[tuple(map(int, i)) for i in stage] for stage in rows],

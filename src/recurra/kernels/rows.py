@@ -113,12 +113,12 @@ class _Making:
             of[i] = self.expanded(self.row(args[0]), extent(self.graph.nodes[args[0]].shape), extent(node.shape), stage)
         elif node.kind is Kind.CONTRACTION:
             of[i] = self.product(i)
-        elif node.op in ("standardize", "standardize_grad"):
-            count = node.attrs if node.op == "standardize_grad" else node.attrs[0]
-            inner = prod(extent(node.shape)[len(node.shape) - count :])
-            eps = 0.0 if node.op == "standardize_grad" else node.attrs[1]
+        elif node.op in ("inverse_deviation", "standardize", "standardize_grad"):
+            count, eps = (node.attrs, 0.0) if node.op == "standardize_grad" else node.attrs
+            whole = extent(self.graph.nodes[args[0]].shape)
+            inner = prod(whole[len(whole) - count :])
             of[i] = add(
-                Row("reduce", width, stage, tuple(map(self.row, args)), outer=width // inner, inner=inner,
+                Row("reduce", width, stage, tuple(map(self.row, args)), outer=prod(whole) // inner, inner=inner,
                     reduction=node.op, number=eps)
             )  # fmt: skip
         elif node.kind is Kind.REDUCTION:

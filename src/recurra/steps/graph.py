@@ -204,12 +204,15 @@ class Expr:
         return Expr(self.builder, self.builder.add(op, [self.node], shape, axes))
 
     def standardize(self, count: int, eps: float) -> "Expr":
-        """``(x - mean) / √(var + eps)`` over the last `count` axes."""
-        return Expr(self.builder, self.builder.add("standardize", [self.node], self.shape, (count, eps)))
+        """``(x - mean) s``, ``s = 1 / √(var + eps)`` over the last `count` axes; s is a value of its own, to be kept."""
+        lead = (*self.shape[: len(self.shape) - count], *[ONE] * count)
+        scale = self.builder.add("inverse_deviation", [self.node], lead, (count, eps))
+        return Expr(self.builder, self.builder.add("standardize", [self.node, scale], self.shape, (count, eps)))
 
-    def standardize_grad(self, y: "Expr", count: int) -> "Expr":
-        """``g - mean(g) - y mean(g y)`` for a cotangent g of the standardised y, up to its factor 1 / √(var + eps)."""
-        return Expr(self.builder, self.builder.add("standardize_grad", [self.node, y.node], y.shape, count))
+    def standardize_grad(self, y: "Expr", scale: "Expr", count: int) -> "Expr":
+        """``s (g - mean(g) - y mean(g y))`` for a cotangent g of the standardised y."""
+        read = [self.node, y.node, scale.node]
+        return Expr(self.builder, self.builder.add("standardize_grad", read, y.shape, count))
 
     def slice(self, axis: int, start: int, stop: int) -> "Expr":
         """A range of one axis, counted from the end."""

@@ -20,6 +20,7 @@ class Kind(Enum):
     CONTRACTION = "contraction"  # a product with a weight: a GEMM over the rows
     POINTWISE = "pointwise"
     REDUCTION = "reduction"  # over units: all of a row must be there
+    BYPRODUCT = "by-product"  # of the reduction that reads it
     LAYOUT = "layout"  # moves numbers, computes none
     WEIGHT = "weight"  # any torch function, on weights alone
 
@@ -66,19 +67,24 @@ def _expand(a: Tensor, *, attrs: Any) -> Tensor:
     return a.expand(*a.shape[: a.dim() - rank], *sizes) if a.dim() >= rank else a.expand(sizes)
 
 
-def _standardize(a: Tensor, *, attrs: Any) -> Tensor:
+def _inverse_deviation(a: Tensor, *, attrs: Any) -> Tensor:
     count, eps = attrs
+    return (a.var(tuple(range(-count, 0)), unbiased=False, keepdim=True) + eps).rsqrt()
+
+
+def _standardize(a: Tensor, scale: Tensor, *, attrs: Any) -> Tensor:
+    count, eps = attrs  # torch's kernel finds the scale again, and is faster than two operations that are given it
     return torch.nn.functional.layer_norm(a, a.shape[a.dim() - count :], eps=eps)
 
 
-def _standardize_grad(g: Tensor, y: Tensor, *, attrs: Any) -> Tensor:
+def _standardize_grad(g: Tensor, y: Tensor, scale: Tensor, *, attrs: Any) -> Tensor:
     # Torch's own kernel for g - mean(g) - y mean(g y): the derivative where the input has mean 0 and deviation 1.
     shape = y.shape[y.dim() - attrs :]
     lead = (*y.shape[: y.dim() - attrs], *[1] * attrs)
     mean, rstd = y.new_zeros(lead), y.new_ones(lead)
     g = g.expand_as(y).contiguous()
     dx: Tensor = torch.ops.aten.native_layer_norm_backward(g, y, shape, mean, rstd, None, None, [True, False, False])[0]
-    return dx
+    return dx * scale
 
 
 def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -132,6 +138,7 @@ OPS: dict[str, Op] = {
     "mean": Op(Kind.REDUCTION, _reduce(torch.mean)),
     "amax": Op(Kind.REDUCTION, _reduce(torch.amax)),
     # Layer normalisation without its gain: one pass where the sum of its parts takes seven.
+    "inverse_deviation": Op(Kind.BYPRODUCT, _inverse_deviation),
     "standardize": Op(Kind.REDUCTION, _standardize),
     "standardize_grad": Op(Kind.REDUCTION, _standardize_grad),
     "slice": Op(Kind.LAYOUT, _slice, cheap=True),

@@ -250,11 +250,8 @@ def _arguments(
         weight = value(args[1])
         return [(args[0], g.block_linear(weight.transposed()), None), (args[1], g, value(args[0]))]
     if node.op == "standardize":
-        (count, eps), a = node.attrs, value(args[0])
-        over = tuple(range(-count, 0))
-        centred = a - a.reduce("mean", over)
-        scale = 1.0 / ((centred * centred).reduce("mean", over) + eps).pointwise("sqrt")
-        return [(args[0], scale * g.standardize_grad(value(result), count), None)]
+        whole = g.standardize_grad(value(result), value(args[1]), node.attrs[0])
+        return [(args[0], whole, None)]  # by way of the scale too
     if node.op == "cat":
         axis, start = node.attrs[0] - node.attrs[1], 0
         parts: list[tuple[int, Expr | None, Expr | None]] = []
@@ -328,6 +325,7 @@ assert set(OPS) == {
     *VJP,
     # In _arguments and _assemble: they need their attributes.
     *("linear", "block_linear", "cat", "slice", "standardize"),
+    "inverse_deviation",  # standardize has its gradient
     "standardize_grad",  # stands in backward steps alone
     *(name for name, op in OPS.items() if op.kind in (Kind.LEAF, Kind.WEIGHT)),
 }, "each operation has a derivative"

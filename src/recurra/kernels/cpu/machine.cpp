@@ -315,7 +315,7 @@ class Machine : Layout<T> {
     }
 
     bool together(const Instruction& in) const {
-        if (!lie_together(in.d) || !lie_together(in.a) || !lie_together(in.b)) return false;
+        if (!lie_together(in.d) || !lie_together(in.a) || !lie_together(in.b) || !lie_together(in.c)) return false;
         for (int i = 0; in.kind == Kind::GROUP && i < in.count; i++) {
             const Micro& m = program.micros[in.first + i];
             if (!lie_together(m.d) || !lie_together(m.a) || !lie_together(m.b) || !lie_together(m.c)) return false;
@@ -454,6 +454,7 @@ class Machine : Layout<T> {
     void reduce(const Instruction& in, int rows) {
         const Rows<T> d = rows_of(in.d), a = rows_of(in.a);
         const Rows<T> b = in.b.buffer == NOTHING ? Rows<T>{nullptr, 0} : rows_of(in.b);
+        const Rows<T> c = in.c.buffer == NOTHING ? Rows<T>{nullptr, 0} : rows_of(in.c);
         const int outer = in.k, inner = in.n;
         for (int r = mine(rows).lo; r < mine(rows).hi; r++) {
             const T* x = a.data + r * a.stride;
@@ -463,9 +464,12 @@ class Machine : Layout<T> {
                     case SUM: y[o] = row_sum(x, inner); break;
                     case MEAN: y[o] = row_sum(x, inner) / T(inner); break;
                     case AMAX: y[o] = row_max(x, inner); break;
-                    case STANDARDIZE: standardize(y + o * inner, x, inner, T(in.number)); break;
+                    case STANDARDIZE:
+                        b.data[r * b.stride + o] = standardize(y + o * inner, x, inner, T(in.number));
+                        break;
                     case STANDARDIZE_GRAD:
-                        standardize_grad(y + o * inner, x, b.data + r * b.stride + o * inner, inner);
+                        standardize_grad(y + o * inner, x, b.data + r * b.stride + o * inner, c.data[r * c.stride + o],
+                                         inner);
                         break;
                     case SPREAD:
                         for (int j = 0; j < inner; j++) y[o * inner + j] = *x;
@@ -498,24 +502,25 @@ class Machine : Layout<T> {
         }
     }
 
-    // result[m] += the sum over the rows of the chunk
-    void add_rows(Operand o, int m, T* result) {
+    // result[m] += the sum over the rows of the chunk, of g or of g a
+    void add_rows(Operand g, Operand a, int m, T* result) {
         constexpr int L = LANES<T>;
         const Span columns = mine(m, L);
-        const bool whole = lie_together(o);
+        const bool product = a.buffer != NOTHING, whole = lie_together(g) && lie_together(a);
         for (int j = columns.lo; j < columns.hi; j += L) {
             const int n = columns.hi - j < L ? columns.hi - j : L;
             Vec<T> sum{};
             int64_t row = 0;
             for (int f = f_first; f < f_end; f += whole ? f_end - f_first : 1) {
                 point(f, row);
-                const Rows<T> g = rows_of(o);
+                const Rows<T> x = rows_of(g), y = product ? rows_of(a) : x;
                 const int R = whole ? chunk_rows : n_at(f);
-                const T* from = g.data + j;
-                if (n == L)
-                    for (int r = 0; r < R; r++, from += g.stride) sum += load(from);
+                const T *from = x.data + j, *by = y.data + j;
+                const auto at = [&](const T* p) { return n == L ? load(p) : load_part(p, n); };
+                if (product)
+                    for (int r = 0; r < R; r++, from += x.stride, by += y.stride) sum = fma(at(from), at(by), sum);
                 else
-                    for (int r = 0; r < R; r++, from += g.stride) sum += load_part(from, n);
+                    for (int r = 0; r < R; r++, from += x.stride) sum += at(from);
                 row += R;
             }
             if (n == L)
@@ -530,12 +535,12 @@ class Machine : Layout<T> {
         for (int i = 0; i < program.n_contractions; i++) {
             const Contraction& c = list[i];
             T* result = gradients + gradient_at[c.gradient];
-            if (c.a.buffer == NOTHING) {
-                add_rows(c.g, c.m, result);
+            if (!c.n) {
+                add_rows(c.g, c.a, c.m, result);
                 continue;
             }
             meet();  // nobody reads the last ones any more
-            if (!i || !same_g(list[i - 1], c) || list[i - 1].a.buffer == NOTHING)
+            if (!i || !same_g(list[i - 1], c) || !list[i - 1].n)
                 pack_operand<TILE_ROWS>(c.g, c.m, pack_g);
             pack_operand<PANEL<T>>(c.a, c.n, pack_a);
             meet();

@@ -51,12 +51,13 @@ struct Micro {
 
 // GEMM    c[rows, n] = (b or 0) + a[rows, k] @ matrix[index]
 // GROUP   `count` micro operations from `first` on rows of `n` numbers, strip by strip
-// REDUCE  op: d[outer] of a[outer, inner]; d[outer, inner] for the standardisations, of a[outer] where it is spread
+// REDUCE  op: d[outer] of a[outer, inner]; d[outer, inner] of a[outer] where it is spread. STANDARDIZE: d[outer, inner],
+//         and the factors 1 / deviation into b[outer]; STANDARDIZE_GRAD: of a, the result b and the factors c
 // MAP     d[to] = a[from] for `count` pairs from `first`
 struct Instruction {
     Kind kind;
     int32_t op;
-    Operand d, a, b;
+    Operand d, a, b, c;
     int32_t n, k;          // columns and depth of a product; width of a group; outer and inner of a reduction
     int32_t index;         // the matrix of a product
     int32_t first, count;  // micro operations, or pairs of a map
@@ -65,7 +66,8 @@ struct Instruction {
 
 enum Reduction : int32_t { SUM, MEAN, AMAX, STANDARDIZE, STANDARDIZE_GRAD, SPREAD };
 
-// Σ over rows of g[m] ⊗ a[n], or Σ g[m] where a.buffer is NOTHING. Those with one g stand side by side.
+// Σ over rows of g[m] ⊗ a[n]; where n is 0, Σ g[m] a[m], or Σ g[m] where a.buffer is NOTHING. Those with one g stand
+// side by side.
 struct Contraction {
     Operand g, a;
     int32_t m, n;

@@ -52,8 +52,8 @@ struct Held {
         for (int s = 0; s < STAGES; s++)
             for (const auto& i : instructions_.at(s))
                 instructions[s].push_back({Kind(i.at(0)), i.at(1), {i.at(2), i.at(3)}, {i.at(4), i.at(5)},
-                                           {i.at(6), i.at(7)}, i.at(8), i.at(9), i.at(10), i.at(11), i.at(12),
-                                           numbers.at(size_t(i.at(13)))});
+                                           {i.at(6), i.at(7)}, {i.at(8), i.at(9)}, i.at(10), i.at(11), i.at(12), i.at(13),
+                                           i.at(14), numbers.at(size_t(i.at(15)))});
         for (const auto& m : micros_)
             micros.push_back({m.at(0), {m.at(1), m.at(2)}, {m.at(3), m.at(4)}, {m.at(5), m.at(6)}, {m.at(7), m.at(8)}});
         for (const auto& c : contractions_)

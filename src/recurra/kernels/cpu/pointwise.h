@@ -127,8 +127,9 @@ ALWAYS_INLINE T row_dot(const T* x, T shift, const T* y, T shift_y, int n) {
     return hsum(s0 + s1) + rest;
 }
 
+// d = (a - mean) s; gives s = 1 / √(var + eps)
 template <class T>
-void standardize(T* d, const T* a, int n, T eps) {
+T standardize(T* d, const T* a, int n, T eps) {
     constexpr int L = LANES<T>;
     const T mean = row_sum(a, n) / T(n);
     const T variance = row_dot(a, mean, a, mean, n) / T(n);
@@ -137,16 +138,18 @@ void standardize(T* d, const T* a, int n, T eps) {
     int j = 0;
     for (; j + L <= n; j += L) store(d + j, (load(a + j) - m) * s);
     if (j < n) store_part(d + j, (load_part(a + j, n - j) - m) * s, n - j);
+    return scale;
 }
 
-// g - mean(g) - y mean(g y)
+// s (g - mean(g) - y mean(g y))
 template <class T>
-void standardize_grad(T* d, const T* g, const T* y, int n) {
+void standardize_grad(T* d, const T* g, const T* y, T scale, int n) {
     constexpr int L = LANES<T>;
     const Vec<T> mean = splat<T>(row_sum(g, n) / T(n)), dot = splat<T>(row_dot(g, T(0), y, T(0), n) / T(n));
+    const Vec<T> s = splat<T>(scale);
     int j = 0;
-    for (; j + L <= n; j += L) store(d + j, fma(-load(y + j), dot, load(g + j) - mean));
-    if (j < n) store_part(d + j, fma(-load_part(y + j, n - j), dot, load_part(g + j, n - j) - mean), n - j);
+    for (; j + L <= n; j += L) store(d + j, s * fma(-load(y + j), dot, load(g + j) - mean));
+    if (j < n) store_part(d + j, s * fma(-load_part(y + j, n - j), dot, load_part(g + j, n - j) - mean), n - j);
 }
 
 template <class T>
