@@ -69,7 +69,7 @@ struct Layout {
     bool direct[MOST];    // an INPUT or OUTPUT that is read or written where it lies
     T* constants;
     T* slots;
-    Operand* fetches;  // what a group fetches ahead, from 4 times its first micro operation on
+    Operand* far;  // what each micro operation fetches of the next strip
     T *pack_g = nullptr, *pack_a = nullptr;  // operands of a contraction
     T* gradients;                            // sums over this share's rows
     int64_t gradient_at[MOST], gradient_count = 0;
@@ -78,7 +78,7 @@ struct Layout {
     Layout(const Program& program, const Run& run, int index, int member)
         : share(run, index), base((char*)run.scratch + index * run.scratch_share) {
         constants = take(int64_t(program.n_constants) * stride<T>(program.widest));
-        fetches = (Operand*)take(4 * int64_t(program.n_micros) * int(sizeof(Operand)) / int(sizeof(T)));
+        far = (Operand*)take(int64_t(program.n_micros) * int(sizeof(Operand)) / int(sizeof(T)));
         slots = take(int64_t(program.slots) * STRIP<T> * run.team) + int64_t(program.slots) * STRIP<T> * member;
         const int R = share.rows, N = share.most;
         for (int i = 0; i < program.n_buffers; i++) {

@@ -5,7 +5,6 @@
 namespace recurra::RECURRA_TARGET {
 namespace {
 
-constexpr int64_t AHEAD = 192 * 1024;  // bytes of the next frame that a second-level cache has room for
 constexpr int SPINS = 2000;  // some 50 µs: what waits for longer sleeps
 
 bool by_rows(Home home) { return home == Home::CHUNK || home == Home::INPUT || home == Home::OUTPUT; }
@@ -39,7 +38,7 @@ class Machine : Layout<T> {
     }
 
    private:
-    using Layout<T>::MOST, Layout<T>::fetches, Layout<T>::share, Layout<T>::at, Layout<T>::chunk_base, Layout<T>::direct, Layout<T>::constants, Layout<T>::slots,
+    using Layout<T>::MOST, Layout<T>::far, Layout<T>::share, Layout<T>::at, Layout<T>::chunk_base, Layout<T>::direct, Layout<T>::constants, Layout<T>::slots,
         Layout<T>::pack_g, Layout<T>::pack_a, Layout<T>::gradients, Layout<T>::gradient_at, Layout<T>::gradient_count;
 
     const Program& program;
@@ -96,37 +95,32 @@ class Machine : Layout<T> {
         run.sleep(*gate, passed);
     }
 
-    // --- the next frame -------------------------------------------------------------------------------------------
-    // Inputs, outputs and tapes lie where no cache has them, and a processor does not guess where the next frame is. So
-    // while the rows of one frame are used, the same rows of the next one are fetched, a few lines an operation.
+    // --- the next strip ---------------------------------------------------------------------------------------------
+    // Inputs, outputs and tapes lie where no cache has them, and a processor does not guess where the next piece of a row
+    // is. So each operation on a strip fetches what one far operand has in the next strip.
 
-    bool far(int buffer) const { return program.buffers[buffer].home == Home::TAPE || direct[buffer]; }
+    bool is_far(int buffer) const { return program.buffers[buffer].home == Home::TAPE || direct[buffer]; }
 
-    // Lists what the groups of the loop read and write far away, each once.
+    // Lists what the groups of the loop read and write far away, each once: one for each micro operation, or nothing.
     void find_far() {
-        for (int m = 0; m < program.n_micros; m++) fetches[4 * m] = {NOTHING, 0};
+        for (int m = 0; m < program.n_micros; m++) far[m] = {NOTHING, 0};
         if (run.team > 1) return;  // few rows, and each member has other columns
-        int64_t bytes = 0;         // of a frame
         const Instruction* list = program.instructions[int(Stage::LOOP)];
         for (int l = 0; l < program.n_instructions[int(Stage::LOOP)]; l++) {
             if (list[l].kind != Kind::GROUP) continue;
-            Operand* const found = fetches + 4 * int64_t(list[l].first);
+            Operand* const found = far + list[l].first;
             int n = 0;
             for (int m = list[l].first; m < list[l].first + list[l].count; m++) {
                 const Micro& micro = program.micros[m];
                 const Operand operands[] = {micro.a, micro.b, micro.c, micro.d};
                 for (const Operand o : operands) {
-                    if (o.buffer < 0 || o.buffer == NOTHING || !far(o.buffer)) continue;
-                    bool known = false;
+                    if (o.buffer < 0 || o.buffer == NOTHING || !is_far(o.buffer)) continue;
+                    bool known = n == list[l].count;
                     for (int k = 0; k < n; k++) known |= found[k].buffer == o.buffer && found[k].offset == o.offset;
                     if (!known) found[n++] = o;
                 }
             }
-            if (n < 4 * list[l].count) found[n] = {NOTHING, 0};
-            bytes += int64_t(share.rows) * n * list[l].n * int(sizeof(T));
         }
-        if (bytes > AHEAD)
-            for (int m = 0; m < program.n_micros; m++) fetches[4 * m] = {NOTHING, 0};
     }
 
     void find_step(int f) {
@@ -134,33 +128,13 @@ class Machine : Layout<T> {
         const bool more = next >= 0 && next < run.F && n_at(next);
         for (int i = 0; i < program.n_buffers; i++) {
             step[i] = 0;
-            if (!more || !far(i)) continue;
+            if (!more || !is_far(i)) continue;
             const Buffer& b = program.buffers[i];
             step[i] = b.home != Home::TAPE ? int64_t(time(next, 0) - time(f, 0)) * run.B * b.width
                       : run.backwards      ? -n_at(next) * at[i].stride
                                            : n_at(f) * at[i].stride;
         }
     }
-
-    // The lines of a strip of the next frame, a few at a time.
-    struct Fetch {
-        const Operand *next, *end;
-        int rows, columns;  // of the strip
-        int r = 0;
-        int64_t byte = 0;
-
-        void some(const Machine& machine, int row, int column, int lines) {
-            while (next != end && lines > 0) {
-                const Rows<T>& x = machine.at[next->buffer];
-                const char* from = (const char*)(x.data + (row + r) * x.stride + next->offset + column + machine.step[next->buffer]);
-                for (; byte < columns * int64_t(sizeof(T)) && lines > 0; byte += LINE, lines--)
-                    __builtin_prefetch(from + byte, 0, 2);
-                if (byte < columns * int64_t(sizeof(T))) return;
-                byte = 0;
-                if (++r == rows) r = 0, next++;
-            }
-        }
-    };
 
     void begin() {
         if (!member) {
@@ -426,9 +400,6 @@ class Machine : Layout<T> {
         const int columns = span.hi - span.lo < STRIP<T> ? span.hi - span.lo : STRIP<T>;
         const int at_once = STRIP<T> / columns;
         const Micro* micros = program.micros + in.first;
-        const Operand* far = fetches + 4 * int64_t(in.first);
-        int n_far = 0;
-        while (n_far < 4 * in.count && far[n_far].buffer != NOTHING) n_far++;
         for (int r = 0; r < rows; r += at_once) {
             const int R = rows - r < at_once ? rows - r : at_once;
             for (int j = span.lo; j < span.hi; j += columns) {
@@ -439,13 +410,23 @@ class Machine : Layout<T> {
                     const Rows<T>& x = at[o.buffer];
                     return {x.data + r * x.stride + o.offset + j, x.stride};
                 };
-                Fetch ahead{far, far + n_far, R, C};
-                const int lines = n_far ? (n_far * R * panels(C * int(sizeof(T)), LINE) + in.count - 1) / in.count : 0;
+                // Where the next strip begins: beside this one, below it, or in the next frame.
+                const bool beside = j + columns < span.hi, below = !beside && r + at_once < rows;
                 for (int i = 0; i < in.count; i++) {
                     const Micro& m = micros[i];
                     const Rows<T> a = strip(m.a), b = strip(m.b), c = strip(m.c);
-                    if (lines) ahead.some(*this, r, j, lines);
-                    POINTWISE<T>[m.op](strip(m.d), {a.data, a.stride}, {b.data, b.stride}, {c.data, c.stride}, R, C);
+                    const Operand next = far[in.first + i];
+                    const bool fetch = next.buffer != NOTHING;
+                    Rows<const T> ahead{nullptr, 0};
+                    if (fetch) {
+                        const Rows<T>& x = at[next.buffer];
+                        const T* first = x.data + next.offset;
+                        ahead = {beside  ? first + r * x.stride + j + columns
+                                 : below ? first + (r + at_once) * x.stride + span.lo
+                                         : first + step[next.buffer] + span.lo,
+                                 x.stride};
+                    }
+                    POINTWISE<T>[m.op][fetch](strip(m.d), {a.data, a.stride}, {b.data, b.stride}, {c.data, c.stride}, ahead, R, C);
                 }
             }
         }

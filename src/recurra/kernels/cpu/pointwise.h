@@ -16,31 +16,39 @@ struct Rows {
 };
 
 template <class T>
-using Pointwise = void (*)(Rows<T> d, Rows<const T> a, Rows<const T> b, Rows<const T> c, int64_t rows, int64_t columns);
+using Pointwise = void (*)(Rows<T> d, Rows<const T> a, Rows<const T> b, Rows<const T> c, Rows<const T> ahead, int64_t rows,
+                           int64_t columns);
 
 #define ALWAYS_INLINE_LAMBDA __attribute__((always_inline))
 
-template <class T, int ARITY, class F>
-ALWAYS_INLINE void each(F f, Rows<T> d, Rows<const T> a, Rows<const T> b, Rows<const T> c, int64_t rows,
+// FETCH: as many numbers of `ahead` are fetched on the way, a line now and then, so that fetches do not wait for each other.
+template <class T, int ARITY, bool FETCH, class F>
+ALWAYS_INLINE void each(F f, Rows<T> d, Rows<const T> a, Rows<const T> b, Rows<const T> c, Rows<const T> ahead, int64_t rows,
                         int64_t columns) {
     constexpr int L = LANES<T>;
-    const bool dense = d.stride == columns && a.stride == columns && (ARITY < 2 || b.stride == columns) &&
+    const bool dense = !FETCH && d.stride == columns && a.stride == columns && (ARITY < 2 || b.stride == columns) &&
                        (ARITY < 3 || c.stride == columns);
     if (dense) columns *= rows, rows = 1;  // one long row
     for (int64_t r = 0; r < rows; r++) {
         T* to = d.data + r * d.stride;
         const T *x = a.data + r * a.stride, *y = b.data + r * b.stride, *z = c.data + r * c.stride;
+        const T* next = ahead.data + r * ahead.stride;
         const auto at = [&](int64_t j) ALWAYS_INLINE_LAMBDA {
             return f(load(x + j), ARITY > 1 ? load(y + j) : Vec<T>{}, ARITY > 2 ? load(z + j) : Vec<T>{});
         };
         if (columns < L) {
             const int n = int(columns);
             store_part(to, f(load_part(x, n), ARITY > 1 ? load_part(y, n) : Vec<T>{}, ARITY > 2 ? load_part(z, n) : Vec<T>{}), n);
+            if constexpr (FETCH) __builtin_prefetch(next, 0, 3);
             continue;
         }
         // The last vector overlaps the one before it: stores of a part are slow. It is read before anything is written.
         const Vec<T> last = at(columns - L);
-        for (int64_t j = 0; j + L < columns; j += L) store(to + j, at(j));
+        for (int64_t j = 0; j + L < columns; j += L) {
+            if constexpr (FETCH) __builtin_prefetch(next + j, 0, 3);
+            store(to + j, at(j));
+        }
+        if constexpr (FETCH) __builtin_prefetch(next + columns - L, 0, 3);
         store(to + columns - L, last);
     }
 }
@@ -83,17 +91,19 @@ ALWAYS_INLINE Vec<T> truth(IVec<T> mask) {
 }
 
 #define RECURRA_FUNCTION(name, arity, result)                                                                         \
-    template <class T>                                                                                                \
-    void pointwise_##name(Rows<T> d, Rows<const T> a, Rows<const T> b, Rows<const T> c, int64_t rows, int64_t columns) { \
-        each<T, arity>([](Vec<T> x, [[maybe_unused]] Vec<T> y, [[maybe_unused]] Vec<T> z) ALWAYS_INLINE_LAMBDA -> Vec<T> { return result; }, \
-                       d, a, b, c, rows, columns);                                                                    \
+    template <class T, bool FETCH>                                                                                    \
+    void pointwise_##name(Rows<T> d, Rows<const T> a, Rows<const T> b, Rows<const T> c, Rows<const T> ahead,          \
+                          int64_t rows, int64_t columns) {                                                            \
+        each<T, arity, FETCH>([](Vec<T> x, [[maybe_unused]] Vec<T> y, [[maybe_unused]] Vec<T> z)                      \
+                                  ALWAYS_INLINE_LAMBDA -> Vec<T> { return result; },                                  \
+                              d, a, b, c, ahead, rows, columns);                                                      \
     }
 RECURRA_POINTWISE(RECURRA_FUNCTION)
 #undef RECURRA_FUNCTION
 
-#define RECURRA_ENTRY(name, arity, result) pointwise_##name<T>,
+#define RECURRA_ENTRY(name, arity, result) {pointwise_##name<T, false>, pointwise_##name<T, true>},
 template <class T>
-constexpr Pointwise<T> POINTWISE[] = {RECURRA_POINTWISE(RECURRA_ENTRY)};
+constexpr Pointwise<T> POINTWISE[][2] = {RECURRA_POINTWISE(RECURRA_ENTRY)};
 #undef RECURRA_ENTRY
 
 // --- reductions: all units of a row ----------------------------------------------------------------------------------
