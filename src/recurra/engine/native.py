@@ -170,6 +170,7 @@ class _Job:
                 +frames.reverse,
                 +(frames.lengths is not None),
                 _CHUNK_ROWS,
+                frames.workers,
                 frames.team,
             ],
             frames.share_start,
@@ -418,10 +419,10 @@ def run(request: Request, save: str | int) -> Result:
         return staged.run(request, save)  # no frame at all: nothing to be fast at
     work = torch.float64 if dtype is torch.float64 else torch.float32
     lengths = None if request.lengths is None else tuple(request.lengths.tolist())
-    shares, team = split(
+    shares, workers, team = split(
         request.B, torch.get_num_threads(), loop_weights(derived.forward.staged) * (8 if work is torch.float64 else 4)
     )
-    frames = Shares(request.T, request.B, request.reverse, shares, team, lengths)
+    frames = Shares(request.T, request.B, request.reverse, shares, workers, team, lengths)
     named = leaves_of(request.cell)
     weights = evaluate_weights(
         graph, derived.forward.weights, lambda path: named[path].to(work), torch.empty((), dtype=work)

@@ -9,6 +9,7 @@ from recurra.steps.stages import Stage, Staged
 
 _CORE_CACHE = 512 << 10  # bytes of weights that a core may keep to itself
 _TEAM_ROWS = 16  # rows that are worth reading weights for that it cannot keep
+_BLOCK_ROWS = 48  # rows of a share, about, where weights stay in that cache: what a frame makes of them stays there too
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class Shares:
     B: int
     reverse: bool
     shares: int
-    team: int  # threads of a share
+    workers: int  # how many shares run at a time; each worker runs its own one after the other
+    team: int  # threads of a worker
     lengths: tuple[int, ...] | None
 
     @cached_property
@@ -60,13 +62,14 @@ def loop_weights(staged: Staged) -> int:
     return sum(numel(graph.nodes[n.args[1]].shape) for n in loop)
 
 
-def split(B: int, threads: int, loop_bytes: int) -> tuple[int, int]:
-    """How many shares the batch is cut into, and how many threads work on each.
+def split(B: int, threads: int, loop_bytes: int) -> tuple[int, int, int]:
+    """How many shares the batch is cut into, how many workers run them, and how many threads a worker has.
 
     Rows alone need no waiting. But where the weights of the loop outgrow a core's own cache, each share reads them anew
     in every frame: then few rows are better kept together, and their units split.
     """
     if loop_bytes < _CORE_CACHE:
-        return max(1, min(threads, B)), 1
-    shares = max(1, min(threads, B // _TEAM_ROWS))
-    return shares, max(1, threads // shares)
+        workers = max(1, min(threads, B))
+        return workers * max(1, round(B / workers / _BLOCK_ROWS)), workers, 1
+    workers = max(1, min(threads, B // _TEAM_ROWS))
+    return workers, workers, max(1, threads // workers)

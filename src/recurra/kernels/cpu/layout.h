@@ -71,12 +71,19 @@ struct Layout {
     T* slots;
     Operand* far;  // what each micro operation fetches of the next strip
     T *pack_g = nullptr, *pack_a = nullptr;  // operands of a contraction
-    T* gradients;                            // sums over this share's rows
+    T* gradients;                            // sums over this worker's rows, at one place for all of its shares
     int64_t gradient_at[MOST], gradient_count = 0;
     int64_t used = 0;  // bytes
 
     Layout(const Program& program, const Run& run, int index, int member)
-        : share(run, index), base((char*)run.scratch + index * run.scratch_share) {
+        : share(run, index), base((char*)run.scratch + index % run.workers * run.scratch_worker) {
+        int64_t total = 0;
+        for (int g = 0; g < program.n_gradients; g++) {
+            gradient_at[g] = total;
+            total += (size_of_gradient<T>(program.gradients[g]) + 15) / 16 * 16;
+        }
+        gradients = take(total);
+        gradient_count = total;
         constants = take(int64_t(program.n_constants) * stride<T>(program.widest));
         far = (Operand*)take(int64_t(program.n_micros) * int(sizeof(Operand)) / int(sizeof(T)));
         slots = take(int64_t(program.slots) * STRIP<T> * run.team) + int64_t(program.slots) * STRIP<T> * member;
@@ -121,13 +128,6 @@ struct Layout {
             pack_g = take(int64_t(panels(int(m), TILE_ROWS)) * TILE_ROWS * N);
             pack_a = take(int64_t(panels(int(a), PANEL<T>)) * PANEL<T> * N);
         }
-        int64_t total = 0;
-        for (int g = 0; g < program.n_gradients; g++) {
-            gradient_at[g] = total;
-            total += (size_of_gradient<T>(program.gradients[g]) + 15) / 16 * 16;
-        }
-        gradients = take(total);
-        gradient_count = total;
     }
 
    private:
@@ -140,7 +140,7 @@ struct Layout {
     }
 };
 
-// Bytes of scratch that a share needs, at most.
+// Bytes of scratch that a worker needs, at most.
 template <class T>
 int64_t scratch_bytes(const Program& program, const Run& run) {
     int64_t most = 0;
@@ -148,7 +148,7 @@ int64_t scratch_bytes(const Program& program, const Run& run) {
         const int64_t used = Layout<T>(program, run, s, 0).used;
         if (used > most) most = used;
     }
-    return aligned(most) + 4096;  // shares do not begin in the same sets of a cache
+    return aligned(most) + 4096;  // workers do not begin in the same sets of a cache
 }
 
 }  // namespace recurra::RECURRA_TARGET

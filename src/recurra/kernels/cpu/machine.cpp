@@ -1,4 +1,4 @@
-// Runs a step program over time: all frames of one share of the batch, as one of the threads that have it. Compiled once
+// Runs a step program over time: all frames of a share of the batch, as one of the threads that have it. Compiled once
 // per target. Nothing here allocates, throws or knows a cell.
 #include "weights.h"
 
@@ -13,7 +13,8 @@ template <class T>
 class Machine : Layout<T> {
    public:
     Machine(const Program& program, const Run& run, int share, int member)
-        : Layout<T>(program, run, share, member), program(program), run(run), member(member), gate(run.gates + share) {}
+        : Layout<T>(program, run, share, member), program(program), run(run), member(member),
+          first(share < run.workers), gate(run.gates + share % run.workers) {}
 
     void go() {
         if (!share.rows) return;
@@ -44,6 +45,7 @@ class Machine : Layout<T> {
     const Program& program;
     const Run& run;
     const int member;  // of the team
+    const bool first;  // of the worker's shares
     Gate* const gate;
 
     int64_t step[MOST];                          // numbers from a far buffer's rows to those of the next frame, or 0
@@ -143,7 +145,7 @@ class Machine : Layout<T> {
                 T* p = constants + int64_t(i) * stride<T>(program.widest);
                 for (int j = 0; j < program.widest; j++) p[j] = T(program.constants[i]);
             }
-            memset(gradients, 0, size_t(gradient_count) * sizeof(T));
+            if (first) memset(gradients, 0, size_t(gradient_count) * sizeof(T));
         }
         for (int i = 0; i < program.n_buffers; i++) {
             const Buffer& b = program.buffers[i];
@@ -537,8 +539,8 @@ class Machine : Layout<T> {
 };
 
 template <class T>
-void run_share(const Program& program, const Run& run, int32_t share, int32_t member) {
-    Machine<T>(program, run, share, member).go();
+void run_worker(const Program& program, const Run& run, int32_t worker, int32_t member) {
+    for (int share = worker; share < run.shares; share += run.workers) Machine<T>(program, run, share, member).go();
 }
 
 template <class T>
@@ -565,7 +567,7 @@ const Kernels KERNELS = {
     {packed_bytes<float>, packed_bytes<double>},
     {scratch_bytes<float>, scratch_bytes<double>},
     {pack<float>, pack<double>},
-    {run_share<float>, run_share<double>},
+    {run_worker<float>, run_worker<double>},
     {finish<float>, finish<double>},
     {peak<float>, peak<double>},
 };

@@ -3,8 +3,9 @@
 // A program is a list of instructions on row buffers. A row is one sequence at one frame; a row buffer has `width`
 // numbers a row. Letters: T frames, B sequences, F processed frames, R rows of a share at a frame, N rows of a chunk.
 //
-// A share is a part of the batch that runs over all frames without waiting for others. One thread runs it, or a team:
-// its members then split the units of each instruction, and wait for each other between two. Time is run in chunks:
+// A share is a part of the batch that runs over all frames without waiting for others. A worker runs its shares one after
+// the other: one thread, or a team, whose members split the units of each instruction, and wait for each other between
+// two. Time is run in chunks:
 // HOIST for all rows of a chunk, LOOP frame by frame, SINK for all rows, then the weight gradients' contractions while
 // the chunk is in cache.
 #pragma once
@@ -125,7 +126,8 @@ struct Run {
     int32_t reverse;    // time runs from each sequence's last valid frame to its first
     int32_t ragged;     // lengths were given
     int32_t shares;
-    int32_t team;       // threads of a share
+    int32_t workers;    // share s belongs to worker s % workers
+    int32_t team;       // threads of a worker
     int32_t chunk;      // rows of a chunk, about
     int32_t f0;         // the frame of the sequences with which this run begins
     const int32_t* share_start;  // (shares + 1) into order
@@ -145,9 +147,9 @@ struct Run {
     void* const* tapes;          // (rows, stride): rows packed share by share, frame by frame
     void* const* gradients;      // (m, n) results of the contractions
     void* packed;                // matrices, packed
-    void* scratch;               // of all shares
-    int64_t scratch_share;       // bytes of one
-    Gate* gates;                 // one a share
+    void* scratch;               // of all workers
+    int64_t scratch_worker;      // bytes of one
+    Gate* gates;                 // one a worker
     void (*sleep)(Gate&, uint32_t passed);  // until the gate has been passed more often than that
     void (*wake)(Gate&);
 };
@@ -157,9 +159,9 @@ struct Kernels {
     int64_t (*stride[2])(int32_t width);  // numbers from row to row of a tape
     int64_t (*packed_bytes[2])(const Program&);
     int64_t (*scratch_bytes[2])(const Program&, const Run&);
-    void (*pack[2])(const Program&, const Run&, int32_t share, int32_t shares);     // this share's part of the panels
-    void (*run[2])(const Program&, const Run&, int32_t share, int32_t member);      // the share's rows, all frames
-    void (*finish[2])(const Program&, const Run&, int32_t share, int32_t shares);   // sums gradients over the shares
+    void (*pack[2])(const Program&, const Run&, int32_t part, int32_t parts);     // a part of the panels
+    void (*run[2])(const Program&, const Run&, int32_t worker, int32_t member);   // the worker's shares, all frames
+    void (*finish[2])(const Program&, const Run&, int32_t part, int32_t parts);   // sums gradients over the workers
     double (*peak[2])(int64_t repetitions);  // multiply-adds of registers alone: operations done
 };
 

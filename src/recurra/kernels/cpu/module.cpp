@@ -121,7 +121,7 @@ void run(const Held& held, int wide, const Ints& sizes, const Ints& share_start,
     Run r{};
     r.T = sizes.at(0), r.B = sizes.at(1), r.f0 = sizes.at(2), r.F = sizes.at(3), r.backwards = sizes.at(4),
     r.reverse = sizes.at(5), r.ragged = sizes.at(6), r.chunk = sizes.at(7);
-    r.shares = int32_t(share_start.size()) - 1, r.team = sizes.at(8);
+    r.shares = int32_t(share_start.size()) - 1, r.workers = sizes.at(8), r.team = sizes.at(9);
     r.share_start = share_start.data(), r.order = order.data(), r.lengths = lengths.data();
     r.reset = reinterpret_cast<const uint8_t*>(reset);
     r.inputs = in.data(), r.outputs = out.data(), r.vectors = vec.data(), r.matrices = mat.data();
@@ -132,18 +132,18 @@ void run(const Held& held, int wide, const Ints& sizes, const Ints& share_start,
     r.once = onc.data(), r.tapes = tap.data(), r.gradients = gra.data();
 
     nb::gil_scoped_release released;
-    r.scratch_share = kernels.scratch_bytes[wide](program, r);
+    r.scratch_worker = kernels.scratch_bytes[wide](program, r);
     const pool::Block packed(size_t(kernels.packed_bytes[wide](program)) + 64);
-    const pool::Block scratch(size_t(r.scratch_share) * size_t(r.shares));
+    const pool::Block scratch(size_t(r.scratch_worker) * size_t(r.workers));
     r.packed = packed.data(), r.scratch = scratch.data();
-    std::vector<Gate> gates(size_t(r.shares));
+    std::vector<Gate> gates(size_t(r.workers));
     r.gates = gates.data(), r.sleep = gate_sleep, r.wake = gate_wake;
-    const int threads = r.shares * r.team;
+    const int threads = r.workers * r.team;
     parallel(threads, [&](int i) { kernels.pack[wide](program, r, i, threads); });
     if (r.team == 1) {
-        parallel(r.shares, [&](int i) { kernels.run[wide](program, r, i, 0); });
+        parallel(r.workers, [&](int i) { kernels.run[wide](program, r, i, 0); });
     } else {
-        // Members of a team wait for each other: they must all be there, or each share has one thread after all.
+        // Members of a team wait for each other: they must all be there, or each worker is one thread after all.
         std::atomic<bool> alone{forked.load()};
         if (!alone) {
 #pragma omp parallel num_threads(threads)
@@ -154,7 +154,7 @@ void run(const Held& held, int wide, const Ints& sizes, const Ints& share_start,
         }
         if (alone) {
             r.team = 1;
-            parallel(r.shares, [&](int i) { kernels.run[wide](program, r, i, 0); });
+            parallel(r.workers, [&](int i) { kernels.run[wide](program, r, i, 0); });
         }
     }
     if (program.n_gradients) parallel(threads, [&](int i) { kernels.finish[wide](program, r, i, threads); });

@@ -14,31 +14,30 @@ int64_t packed_bytes(const Program& program) {
 
 // This thread's part of the panels of every matrix.
 template <class T>
-void pack(const Program& program, const Run& run, int32_t share, int32_t shares) {
+void pack(const Program& program, const Run& run, int32_t part, int32_t parts) {
     T* to = (T*)run.packed;
     for (int i = 0; i < program.n_matrices; i++) {
         const Matrix& m = program.matrices[i];
         const Strided& s = run.matrices[i];
         const int count = panels(m.n, PANEL<T>);
-        pack_panels<T>((const T*)s.data, s.row, s.column, m.n, m.k, to, int(int64_t(count) * share / shares),
-                       int(int64_t(count) * (share + 1) / shares));
+        pack_panels<T>((const T*)s.data, s.row, s.column, m.n, m.k, to, int(int64_t(count) * part / parts),
+                       int(int64_t(count) * (part + 1) / parts));
         to += packed_size<T>(m.n, m.k);
     }
 }
 
-// This thread's rows of every gradient, from the sums of the shares.
+// This thread's rows of every gradient, from the sums of the workers, in their order.
 template <class T>
-void finish(const Program& program, const Run& run, int32_t share, int32_t shares) {
-    // Every share has laid its gradients out alike; they are summed in the order of the shares.
+void finish(const Program& program, const Run& run, int32_t part, int32_t parts) {
     for (int g = 0; g < program.n_gradients; g++) {
         const Gradient& gradient = program.gradients[g];
-        const int m0 = int(int64_t(gradient.m) * share / shares), m1 = int(int64_t(gradient.m) * (share + 1) / shares);
+        const int m0 = int(int64_t(gradient.m) * part / parts), m1 = int(int64_t(gradient.m) * (part + 1) / parts);
         T* out = (T*)run.gradients[g];
         const int n = gradient.n ? gradient.n : 1;
         const int per = gradient.n ? gradient.m / gradient.heads : 1;
         const int64_t ldc = gradient.n ? int64_t(panels(gradient.n, PANEL<T>)) * PANEL<T> : 1;
         bool first = true;
-        for (int s = 0; s < run.shares; s++) {
+        for (int s = 0; s < run.workers; s++) {
             if (run.share_start[s] == run.share_start[s + 1]) continue;
             const Layout<T> layout(program, run, s, 0);
             const T* from = layout.gradients + layout.gradient_at[g];
