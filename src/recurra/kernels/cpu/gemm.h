@@ -17,12 +17,21 @@ constexpr int PANEL = PANEL_VECTORS * LANES<T>;
 template <class T>
 constexpr int DEPTH = 20 * 1024 / int(sizeof(T)) / PANEL<T>;
 
-template <class T>
-constexpr int64_t packed_size(int n, int k) {
-    return int64_t((n + PANEL<T> - 1) / PANEL<T>) * PANEL<T> * k;
+constexpr int panels(int n, int width) { return (n + width - 1) / width; }
+
+// Rows of a packed panel.
+template <class W>
+constexpr int depth_of(int k) {
+    return panels(k, ROWS_LOADED<W>) * ROWS_LOADED<W>;
 }
 
-constexpr int panels(int n, int width) { return (n + width - 1) / width; }
+// Bytes of a packed matrix: its panels, then the factors of integers, one for each of its n rows.
+template <class T, class W>
+constexpr int64_t packed_size(int n, int k) {
+    const int64_t columns = int64_t(panels(n, PANEL<T>)) * PANEL<T>;
+    const int64_t bytes = columns * depth_of<W>(k) * int64_t(sizeof(W));
+    return (bytes + (sizeof(W) == 1 ? columns * int64_t(sizeof(T)) : 0) + 63) / 64 * 64;
+}
 
 // matrix (n, k) -> panels [n / PANEL][k][PANEL], zeros behind the last column; panels [first, last).
 template <class T>
@@ -48,24 +57,69 @@ void pack_panels(const T* matrix, int64_t row, int64_t column, int n, int k, T* 
     }
 }
 
+// The same in fewer bits, in the order of Loaded. Integers of a row are steps of its largest weight / 127.
+template <class T, class W>
+void pack_narrow(const T* matrix, int64_t row, int64_t column, int n, int k, W* packed, int first, int last) {
+    constexpr int P = PANEL<T>, L = LANES<T>, R = ROWS_LOADED<W>;
+    const int depth = depth_of<W>(k);
+    T* const factors = (T*)(packed + int64_t(panels(n, P)) * P * depth);
+    for (int j = first * P; j < last * P; j++) {
+        W* to = packed + int64_t(j / P) * depth * P + j % L * 2 * R + j % P / L;
+        const T* from = matrix + int64_t(j) * row;
+        const int real = j < n ? k : 0;
+        T most = 0;  // NaN, where one of them is
+        for (int i = 0; i < real; i++) {
+            const T size = __builtin_fabs(from[i * column]);
+            if (!(size <= most)) most = size;
+        }
+        if constexpr (sizeof(W) == 1) factors[j] = most / 127 / (1 << 24);
+        for (int i = 0; i < depth; i++) {
+            const T x = i < real ? from[i * column] : T(0);
+            W& place = to[int64_t(i / R) * P * R + i % R * 2];
+            if constexpr (sizeof(W) == 1)
+                place = most > 0 ? W(__builtin_lrint(x / most * 127)) : W(0);
+            else
+                place = rounded(float(x));
+        }
+    }
+}
+
 // c (M, V vectors) = (add or 0) + a (M, k) @ panels; V counts vectors over consecutive panels `stride` apart. `ahead` is
-// what will be read next: a hint, which may lie behind the end.
-template <class T, int M, int V>
-ALWAYS_INLINE void tile(const T* a, int64_t lda, int k, const T* b, int64_t stride, const T* add, int64_t ldadd, T* c,
-                        int64_t ldc, int columns, const T* ahead) {
+// what will be read next: a hint, which may lie behind the end. Integers have `factors`, one a column.
+template <class T, class W, int M, int V>
+ALWAYS_INLINE void tile(const T* a, int64_t lda, int k, const W* b, int64_t stride, const T* factors, const T* add,
+                        int64_t ldadd, T* c, int64_t ldc, int columns, const W* ahead) {
     constexpr int L = LANES<T>;
     Vec<T> acc[M][V] = {};
-    for (int i = 0; i < k; i++, b += PANEL<T>, ahead += PANEL<T>) {
+    constexpr int R = ROWS_LOADED<W>, PANELS = (V + PANEL_VECTORS - 1) / PANEL_VECTORS;
+    const auto some = [&](int i, int rows) ALWAYS_INLINE_LAMBDA {
         __builtin_prefetch(ahead, 0, 2);
-        Vec<T> w[V];
+#pragma GCC unroll 2
+        for (int q = 0; q < rows; q++) {
+            Vec<T> w[V];
 #pragma GCC unroll 16
-        for (int v = 0; v < V; v++) w[v] = load(b + (v / PANEL_VECTORS) * stride + (v % PANEL_VECTORS) * L);
+            for (int p = 0; p < PANELS; p++) {
+                const Loaded<W> loaded(b + p * stride);
+                w[p * PANEL_VECTORS] = loaded.first(q);
+                if constexpr (V > 1) w[p * PANEL_VECTORS + 1] = loaded.second(q);
+            }
 #pragma GCC unroll 16
-        for (int r = 0; r < M; r++) {
-            const Vec<T> x = splat<T>(a[r * lda + i]);
+            for (int r = 0; r < M; r++) {
+                const Vec<T> x = splat<T>(a[r * lda + i + q]);
 #pragma GCC unroll 16
-            for (int v = 0; v < V; v++) acc[r][v] = fma(x, w[v], acc[r][v]);
+                for (int v = 0; v < V; v++) acc[r][v] = fma(x, w[v], acc[r][v]);
+            }
         }
+        b += R * PANEL<T>, ahead += R * PANEL<T>;
+    };
+    int i = 0;
+    for (; i + R <= k; i += R) some(i, R);
+    if (R > 1 && i < k) some(i, 1);
+    if constexpr (sizeof(W) == 1) {
+#pragma GCC unroll 16
+        for (int r = 0; r < M; r++)
+#pragma GCC unroll 16
+            for (int v = 0; v < V; v++) acc[r][v] *= load(factors + v * L);
     }
     if (columns >= V * L) {
 #pragma GCC unroll 16
@@ -90,13 +144,13 @@ ALWAYS_INLINE void tile(const T* a, int64_t lda, int k, const T* b, int64_t stri
         }
 }
 
-template <class T>
-using Tile = void (*)(const T*, int64_t, int, const T*, int64_t, const T*, int64_t, T*, int64_t, int, const T*);
+template <class T, class W>
+using Tile = void (*)(const T*, int64_t, int, const W*, int64_t, const T*, const T*, int64_t, T*, int64_t, int, const W*);
 
-template <class T, int M, int V>
-void tile_function(const T* a, int64_t lda, int k, const T* b, int64_t stride, const T* add, int64_t ldadd, T* c,
-                   int64_t ldc, int columns, const T* ahead) {
-    tile<T, M, V>(a, lda, k, b, stride, add, ldadd, c, ldc, columns, ahead);
+template <class T, class W, int M, int V>
+void tile_function(const T* a, int64_t lda, int k, const W* b, int64_t stride, const T* factors, const T* add,
+                   int64_t ldadd, T* c, int64_t ldc, int columns, const W* ahead) {
+    tile<T, W, M, V>(a, lda, k, b, stride, factors, add, ldadd, c, ldc, columns, ahead);
 }
 
 // How many panels a tile of m rows takes at once, so that few rows still fill the registers.
@@ -105,32 +159,32 @@ constexpr int together(int m) {
     return p > 4 ? 4 : p < 1 ? 1 : p;
 }
 
-template <class T>
+template <class T, class W>
 struct Tiles {
-    Tile<T> wide[TILE_ROWS + 1], one[TILE_ROWS + 1], narrow[TILE_ROWS + 1];  // by rows; narrow: half of a panel
+    Tile<T, W> wide[TILE_ROWS + 1], one[TILE_ROWS + 1], narrow[TILE_ROWS + 1];  // by rows; narrow: half of a panel
 };
 
-template <class T, int M = TILE_ROWS>
-constexpr void fill_tiles(Tiles<T>& tiles) {
-    tiles.wide[M] = tile_function<T, M, PANEL_VECTORS * together(M)>;
-    tiles.one[M] = tile_function<T, M, PANEL_VECTORS>;
-    tiles.narrow[M] = tile_function<T, M, 1>;
-    if constexpr (M > 1) fill_tiles<T, M - 1>(tiles);
+template <class T, class W, int M = TILE_ROWS>
+constexpr void fill_tiles(Tiles<T, W>& tiles) {
+    tiles.wide[M] = tile_function<T, W, M, PANEL_VECTORS * together(M)>;
+    tiles.one[M] = tile_function<T, W, M, PANEL_VECTORS>;
+    tiles.narrow[M] = tile_function<T, W, M, 1>;
+    if constexpr (M > 1) fill_tiles<T, W, M - 1>(tiles);
 }
 
-template <class T>
-constexpr Tiles<T> make_tiles() {
-    Tiles<T> tiles{};
-    fill_tiles<T>(tiles);
+template <class T, class W>
+constexpr Tiles<T, W> make_tiles() {
+    Tiles<T, W> tiles{};
+    fill_tiles<T, W>(tiles);
     return tiles;
 }
 
-template <class T>
-constexpr Tiles<T> TILES = make_tiles<T>();
+template <class T, class W>
+constexpr Tiles<T, W> TILES = make_tiles<T, W>();
 
 // c (rows, n) = (add or 0) + a (rows, k) @ packed; `add` may be c itself. Of the panels only [first, last) are made.
-template <class T>
-void gemm(const T* a, int64_t lda, int rows, int k, const T* packed, int n, const T* add, int64_t ldadd, T* c,
+template <class T, class W>
+void gemm(const T* a, int64_t lda, int rows, int k, const W* packed, int n, const T* add, int64_t ldadd, T* c,
           int64_t ldc, int first, int last) {
     constexpr int P = PANEL<T>;
     const int tiles = panels(rows, TILE_ROWS);
@@ -139,7 +193,9 @@ void gemm(const T* a, int64_t lda, int rows, int k, const T* packed, int n, cons
             for (int j = first * P; j < n && j < last * P; j++) c[r * ldc + j] = add ? add[r * ldadd + j] : T(0);
         return;
     }
-    const int block = panels(k, panels(k, DEPTH<T>));  // blocks of nearly one depth
+    const int64_t whole = depth_of<W>(k);  // rows of a panel
+    const T* const factors = (const T*)(packed + panels(n, P) * P * whole);
+    const int block = depth_of<W>(panels(k, panels(k, DEPTH<T>)));  // blocks of nearly one depth
     for (int k0 = 0; k0 < k; k0 += block) {
         const int depth = k - k0 < block ? k - k0 : block;
         const T* before = k0 ? c : add;
@@ -148,18 +204,19 @@ void gemm(const T* a, int64_t lda, int rows, int k, const T* packed, int n, cons
         for (int p = first; p < last;) {
             const int at_once = last - p >= widest && (p + widest) * P <= n ? widest : 1;
             const int columns = n - p * P < at_once * P ? n - p * P : at_once * P;
-            const T* b = packed + int64_t(p) * k * P + int64_t(k0) * P;
+            const W* b = packed + (p * whole + k0) * P;
             for (int t = 0, r = 0; t < tiles; t++) {  // tiles of nearly one height
                 const int m = rows / tiles + (t < rows % tiles);
                 const bool wide = at_once > 1 && together(m) == at_once;
                 for (int q = 0; q < (wide ? 1 : at_once); q++) {
                     const int left = wide ? columns : columns - q * P < P ? columns - q * P : P;
-                    const Tile<T> f = wide ? TILES<T>.wide[m] : left <= LANES<T> ? TILES<T>.narrow[m] : TILES<T>.one[m];
+                    const auto& kinds = TILES<T, W>;
+                    const Tile<T, W> f = wide ? kinds.wide[m] : left <= LANES<T> ? kinds.narrow[m] : kinds.one[m];
                     const int64_t j = int64_t(p + q) * P;
-                    const T* mine = b + int64_t(q) * k * P;
+                    const W* mine = b + q * whole * P;
                     // While the first rows read a panel, the next one is fetched from the last-level cache.
-                    f(a + r * lda + k0, lda, depth, mine, int64_t(k) * P, before ? before + r * ldbefore + j : nullptr,
-                      ldbefore, c + r * ldc + j, ldc, left, t || tiles <= 2 ? mine : mine + int64_t(at_once) * k * P);
+                    f(a + r * lda + k0, lda, depth, mine, whole * P, factors + j, before ? before + r * ldbefore + j : nullptr,
+                      ldbefore, c + r * ldc + j, ldc, left, t || tiles <= 2 ? mine : mine + at_once * whole * P);
                 }
                 r += m;
             }

@@ -21,6 +21,21 @@ int64_t stride(int32_t width) {
     return s * int(sizeof(T)) % 1024 == 0 ? s + LINE / int(sizeof(T)) : s;
 }
 
+// f(panels), a pointer to numbers of the type that they have.
+template <class T, class F>
+auto as_they_lie(Weights kind, void* panels, F f) {
+    if constexpr (sizeof(T) == sizeof(float)) {
+        if (kind == Weights::BFLOAT16) return f((BFloat16*)panels);
+        if (kind == Weights::INT8) return f((int8_t*)panels);
+    }
+    return f((T*)panels);
+}
+
+template <class T>
+int64_t packed_matrix(const Matrix& m, Weights kind) {
+    return as_they_lie<T>(kind, nullptr, [&]<class W>(W*) { return packed_size<T, W>(m.n, m.k); });
+}
+
 // How a share sees the run.
 struct Share {
     int first, rows;  // in `order`

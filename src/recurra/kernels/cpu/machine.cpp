@@ -58,6 +58,7 @@ class Machine : Layout<T> {
     // --- the run ----------------------------------------------------------------------------------------------------
 
     int sequence(int r) const { return run.order[share.first + r]; }
+    int64_t place(int r) const { return run.places ? run.places[sequence(r)] : sequence(r); }
     int length(int r) const { return run.lengths[share.first + r]; }
     int time(int f, int r) const { return run.reverse ? length(r) - 1 - (run.f0 + f) : run.f0 + f; }
 
@@ -188,7 +189,7 @@ class Machine : Layout<T> {
         const int w = program.states[k].width;
         const Rows<T> s = at[k];
         for (int r = from; r < to; r++)
-            copy(s.data + r * s.stride, (const T*)run.state[k] + int64_t(sequence(r)) * w, w);
+            copy(s.data + r * s.stride, (const T*)run.state[k] + place(r) * w, w);
     }
 
     void leave(int from, int to) {  // rows [to, from) have their last state
@@ -197,7 +198,7 @@ class Machine : Layout<T> {
             const int w = program.states[k].width;
             const Rows<T> s = at[k];
             for (int r = to; r < from; r++)
-                copy((T*)run.last[k] + int64_t(sequence(r)) * w, s.data + r * s.stride, w);
+                copy((T*)run.last[k] + place(r) * w, s.data + r * s.stride, w);
         }
     }
 
@@ -371,8 +372,10 @@ class Machine : Layout<T> {
                 const Rows<T> a = rows_of(in.a), d = rows_of(in.d);
                 const Rows<T> b = in.b.buffer == NOTHING ? Rows<T>{nullptr, 0} : rows_of(in.b);
                 const Span columns = mine(panels(in.n, PANEL<T>));
-                gemm<T>(a.data, a.stride, rows, in.k, packed(in.index), in.n, b.data, b.stride, d.data, d.stride,
-                        columns.lo, columns.hi);
+                as_they_lie<T>(run.weights, packed(in.index), [&](const auto* panels) {
+                    gemm(a.data, a.stride, rows, in.k, panels, in.n, b.data, b.stride, d.data, d.stride, columns.lo,
+                         columns.hi);
+                });
                 break;
             }
             case Kind::GROUP: group(in, rows); break;
@@ -390,10 +393,10 @@ class Machine : Layout<T> {
         }
     }
 
-    const T* packed(int index) const {
-        int64_t numbers = 0;
-        for (int m = 0; m < index; m++) numbers += packed_size<T>(program.matrices[m].n, program.matrices[m].k);
-        return (const T*)run.packed + numbers;
+    void* packed(int index) const {
+        int64_t bytes = 0;
+        for (int m = 0; m < index; m++) bytes += packed_matrix<T>(program.matrices[m], run.weights);
+        return (char*)run.packed + bytes;
     }
 
     void group(const Instruction& in, int rows) {

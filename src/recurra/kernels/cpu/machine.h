@@ -107,6 +107,9 @@ struct Program {
     int32_t widest;      // width of the widest group: how long constant vectors are
 };
 
+// How packed matrices lie in memory. They are computed with as numbers of the run's own type. Doubles stay WHOLE.
+enum class Weights : int32_t { WHOLE, BFLOAT16, INT8 };
+
 // Where a weight matrix lies: element (n, k) at data + n * row + k * column.
 struct Strided {
     const void* data;
@@ -119,7 +122,7 @@ struct alignas(64) Gate {
 };
 
 // One run over frames [0, F) of rows in processing order. All pointers belong to the caller and outlive the run; none of
-// those written to overlaps another.
+// those written to overlaps another, but where it says so.
 struct Run {
     int32_t T, B, F;
     int32_t backwards;  // frames from the last to the first: a backward program
@@ -132,6 +135,7 @@ struct Run {
     int32_t f0;         // the frame of the sequences with which this run begins
     const int32_t* share_start;  // (shares + 1) into order
     const int32_t* order;        // (B) the sequence of each row, those of a share together, longest first
+    const int64_t* places;       // (B) where the state of each sequence lies among the rows of `state` and `last`, or null
     const int32_t* lengths;      // (B) frames of each row, in the order of `order`, from frame 0
     const uint8_t* reset;        // (T, B) or null
     const void* const* inputs;   // (T, B, width)
@@ -139,13 +143,14 @@ struct Run {
     const void* const* vectors;  // (width)
     const Strided* matrices;
     const void* const* state;    // (B, width) before the first processed frame
-    void* const* last;           // (B, width) after the last
+    void* const* last;           // (B, width) after the last; may be `state`
     const void* const* initial;  // (B, width) what a reset puts in place of the state; null without
     void* const* caught;         // (B, width) backwards: adds up the cotangents of `initial`; null without
     const void* const* added;    // (T, B, width) backwards: cotangents of the states of every frame; null without
     const void* const* once;     // (B, width) values of a sequence
     void* const* tapes;          // (rows, stride): rows packed share by share, frame by frame
     void* const* gradients;      // (m, n) results of the contractions
+    Weights weights;
     void* packed;                // matrices, packed
     void* scratch;               // of all workers
     int64_t scratch_worker;      // bytes of one
@@ -157,7 +162,7 @@ struct Run {
 // The functions of a target; [0] for float, [1] for double.
 struct Kernels {
     int64_t (*stride[2])(int32_t width);  // numbers from row to row of a tape
-    int64_t (*packed_bytes[2])(const Program&);
+    int64_t (*packed_bytes[2])(const Program&, Weights);
     int64_t (*scratch_bytes[2])(const Program&, const Run&);
     void (*pack[2])(const Program&, const Run&, int32_t part, int32_t parts);     // a part of the panels
     void (*run[2])(const Program&, const Run&, int32_t worker, int32_t member);   // the worker's shares, all frames

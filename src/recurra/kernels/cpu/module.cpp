@@ -133,7 +133,7 @@ void run(const Held& held, int wide, const Ints& sizes, const Ints& share_start,
 
     nb::gil_scoped_release released;
     r.scratch_worker = kernels.scratch_bytes[wide](program, r);
-    const pool::Block packed(size_t(kernels.packed_bytes[wide](program)) + 64);
+    const pool::Block packed(size_t(kernels.packed_bytes[wide](program, r.weights)) + 64);
     const pool::Block scratch(size_t(r.scratch_worker) * size_t(r.workers));
     r.packed = packed.data(), r.scratch = scratch.data();
     std::vector<Gate> gates(size_t(r.workers));

@@ -19,8 +19,6 @@ template <class T>
 using Pointwise = void (*)(Rows<T> d, Rows<const T> a, Rows<const T> b, Rows<const T> c, Rows<const T> ahead, int64_t rows,
                            int64_t columns);
 
-#define ALWAYS_INLINE_LAMBDA __attribute__((always_inline))
-
 // FETCH: as many numbers of `ahead` are fetched on the way, a line now and then, so that fetches do not wait for each other.
 template <class T, int ARITY, bool FETCH, class F>
 ALWAYS_INLINE void each(F f, Rows<T> d, Rows<const T> a, Rows<const T> b, Rows<const T> c, Rows<const T> ahead, int64_t rows,

@@ -22,6 +22,7 @@
 #endif
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
+#define ALWAYS_INLINE_LAMBDA __attribute__((always_inline))
 
 namespace recurra::RECURRA_TARGET {
 
@@ -81,6 +82,59 @@ template <class T>
 ALWAYS_INLINE void store(T* p, Vec<T> v) {
     memcpy(p, &v, sizeof v);
 }
+
+// Weights may lie in memory in fewer bits than they are computed with: as the upper half of a float, or as integers that a
+// factor a row scales.
+struct BFloat16 {
+    uint16_t upper;
+};
+
+ALWAYS_INLINE BFloat16 rounded(float x) {  // to nearest, ties to even
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    if (x != x) return {uint16_t((bits >> 16) | 64)};  // NaN stays NaN
+    return {uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};
+}
+
+// Two vectors of weights of a row of a panel, or the first alone. `row` counts from a row where a new load begins.
+template <class T>
+struct Loaded {
+    const T* from;
+    explicit Loaded(const T* p) : from(p) {}
+    ALWAYS_INLINE Vec<T> first(int) const { return load(from); }
+    ALWAYS_INLINE Vec<T> second(int) const { return load(from + LANES<T>); }
+};
+
+typedef uint32_t U32 __attribute__((vector_size(BYTES)));
+
+// The numbers of two vectors lie in pairs, the second in the upper halves: a shift and a mask part them.
+template <>
+struct Loaded<BFloat16> {
+    U32 pairs;
+    explicit Loaded(const BFloat16* p) { memcpy(&pairs, p, sizeof pairs); }
+    ALWAYS_INLINE F32 first(int) const { return (F32)(pairs << 16); }
+    ALWAYS_INLINE F32 second(int) const { return (F32)(pairs & 0xffff0000u); }
+};
+
+// In fours, of two rows: to widen bytes one by one would take longer. What comes out is 2^24 times too large.
+template <>
+struct Loaded<int8_t> {
+    U32 fours;
+    explicit Loaded(const int8_t* p) { memcpy(&fours, p, sizeof fours); }
+    static ALWAYS_INLINE F32 floats(U32 upper) {
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+        return (F32)_mm512_maskz_cvtepi32_ps((__mmask16)-1, (__m512i)upper);
+#else
+        return __builtin_convertvector((I32)upper, F32);
+#endif
+    }
+    ALWAYS_INLINE F32 first(int row) const { return floats(row ? (fours << 8) & 0xff000000u : fours << 24); }
+    ALWAYS_INLINE F32 second(int row) const { return floats((row ? fours : fours << 16) & 0xff000000u); }
+};
+
+// Rows of a panel that are loaded together.
+template <class W>
+constexpr int ROWS_LOADED = sizeof(W) == 1 ? 2 : 1;
 
 // The first n lanes (0 < n < LANES); the others are zero, and nothing behind them is touched.
 ALWAYS_INLINE F32 load_part(const float* p, int n) {

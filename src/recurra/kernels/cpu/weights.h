@@ -6,23 +6,29 @@
 namespace recurra::RECURRA_TARGET {
 
 template <class T>
-int64_t packed_bytes(const Program& program) {
-    int64_t numbers = 0;
-    for (int m = 0; m < program.n_matrices; m++) numbers += packed_size<T>(program.matrices[m].n, program.matrices[m].k);
-    return numbers * int64_t(sizeof(T));
+int64_t packed_bytes(const Program& program, Weights kind) {
+    int64_t bytes = 0;
+    for (int m = 0; m < program.n_matrices; m++) bytes += packed_matrix<T>(program.matrices[m], kind);
+    return bytes;
 }
 
 // This thread's part of the panels of every matrix.
 template <class T>
 void pack(const Program& program, const Run& run, int32_t part, int32_t parts) {
-    T* to = (T*)run.packed;
+    char* to = (char*)run.packed;
     for (int i = 0; i < program.n_matrices; i++) {
         const Matrix& m = program.matrices[i];
         const Strided& s = run.matrices[i];
-        const int count = panels(m.n, PANEL<T>);
-        pack_panels<T>((const T*)s.data, s.row, s.column, m.n, m.k, to, int(int64_t(count) * part / parts),
-                       int(int64_t(count) * (part + 1) / parts));
-        to += packed_size<T>(m.n, m.k);
+        const int64_t count = panels(m.n, PANEL<T>);
+        const int first = int(count * part / parts), last = int(count * (part + 1) / parts);
+        const T* from = (const T*)s.data;
+        as_they_lie<T>(run.weights, to, [&](auto* panels) {
+            if constexpr (sizeof(*panels) == sizeof(T))
+                pack_panels(from, s.row, s.column, m.n, m.k, panels, first, last);
+            else
+                pack_narrow(from, s.row, s.column, m.n, m.k, panels, first, last);
+        });
+        to += packed_matrix<T>(m, run.weights);
     }
 }
 
