@@ -161,6 +161,7 @@ class _Job:
         native().run(
             lowered.handle,
             self.wide,
+            0,
             [
                 frames.T,
                 frames.B,

@@ -6,21 +6,14 @@
 #include <nanobind/stl/array.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/vector.h>
-#include <omp.h>
 
 #include <array>
-#include <atomic>
 #include <chrono>
 #include <memory>
 #include <stdexcept>
 
-#if defined(__linux__)
-#include <pthread.h>
-#endif
-
 #include "dispatch.h"
-#include "machine.h"
-#include "pool.h"
+#include "launch.h"
 
 namespace nb = nanobind;
 using namespace recurra;
@@ -78,25 +71,6 @@ struct Held {
     }
 };
 
-std::atomic<bool> forked{false};
-
-// f(0) … f(n - 1), in as many threads as torch's pool gives; one after the other in a forked child, where that pool has
-// lost its threads.
-template <class F>
-void parallel(int n, F f) {
-    if (n <= 1 || forked) {
-        for (int i = 0; i < n; i++) f(i);
-        return;
-    }
-#pragma omp parallel num_threads(n)
-    for (int i = omp_get_thread_num(); i < n; i += omp_get_num_threads()) f(i);
-}
-
-void gate_sleep(Gate& gate, uint32_t passed) {
-    std::atomic_ref<uint32_t>(gate.passed).wait(passed, std::memory_order_acquire);
-}
-void gate_wake(Gate& gate) { std::atomic_ref<uint32_t>(gate.passed).notify_all(); }
-
 template <class T>
 std::vector<T> pointers(const Addresses& addresses) {
     std::vector<T> made;
@@ -105,24 +79,35 @@ std::vector<T> pointers(const Addresses& addresses) {
     return made;
 }
 
-void run(const Held& held, int wide, const Ints& sizes, const Ints& share_start, const Ints& order, const Ints& lengths,
-         uint64_t reset, const Addresses& inputs, const Addresses& outputs, const Addresses& vectors,
-         const std::vector<std::array<int64_t, 3>>& matrices, const Addresses& state, const Addresses& last,
-         const Addresses& initial, const Addresses& caught, const Addresses& added, const Addresses& once,
-         const Addresses& tapes, const Addresses& gradients) {
-    const Kernels& kernels = dispatch::kernels();
+// A run's rows: how they are dealt to threads. The lists outlive it.
+void deal(Run& r, const Ints& share_start, const Ints& order, const Ints& lengths, int32_t workers, int32_t team) {
+    r.shares = int32_t(share_start.size()) - 1, r.workers = workers, r.team = team;
+    r.share_start = share_start.data(), r.order = order.data(), r.lengths = lengths.data();
+}
+
+using Matrices = std::vector<std::array<int64_t, 3>>;
+
+std::vector<Strided> strided(const Matrices& matrices) {
+    std::vector<Strided> made;
+    for (const auto& m : matrices) made.push_back({reinterpret_cast<const void*>(m[0]), m[1], m[2]});
+    return made;
+}
+
+void run(const Held& held, int wide, int weights, const Ints& sizes, const Ints& share_start, const Ints& order,
+         const Ints& lengths, uint64_t reset, const Addresses& inputs, const Addresses& outputs, const Addresses& vectors,
+         const Matrices& matrices, const Addresses& state, const Addresses& last, const Addresses& initial,
+         const Addresses& caught, const Addresses& added, const Addresses& once, const Addresses& tapes,
+         const Addresses& gradients) {
     const Program& program = held.program;
     const auto in = pointers<const void*>(inputs), vec = pointers<const void*>(vectors), sta = pointers<const void*>(state),
                ini = pointers<const void*>(initial), add = pointers<const void*>(added), onc = pointers<const void*>(once);
     const auto out = pointers<void*>(outputs), las = pointers<void*>(last), cau = pointers<void*>(caught),
                tap = pointers<void*>(tapes), gra = pointers<void*>(gradients);
-    std::vector<Strided> mat;
-    for (const auto& m : matrices) mat.push_back({reinterpret_cast<const void*>(m[0]), m[1], m[2]});
+    const auto mat = strided(matrices);
     Run r{};
     r.T = sizes.at(0), r.B = sizes.at(1), r.f0 = sizes.at(2), r.F = sizes.at(3), r.backwards = sizes.at(4),
     r.reverse = sizes.at(5), r.ragged = sizes.at(6), r.chunk = sizes.at(7);
-    r.shares = int32_t(share_start.size()) - 1, r.workers = sizes.at(8), r.team = sizes.at(9);
-    r.share_start = share_start.data(), r.order = order.data(), r.lengths = lengths.data();
+    deal(r, share_start, order, lengths, sizes.at(8), sizes.at(9));
     r.reset = reinterpret_cast<const uint8_t*>(reset);
     r.inputs = in.data(), r.outputs = out.data(), r.vectors = vec.data(), r.matrices = mat.data();
     r.state = sta.data(), r.last = las.data();
@@ -130,35 +115,78 @@ void run(const Held& held, int wide, const Ints& sizes, const Ints& share_start,
     r.caught = cau.empty() ? nullptr : cau.data();
     r.added = add.empty() ? nullptr : add.data();
     r.once = onc.data(), r.tapes = tap.data(), r.gradients = gra.data();
+    r.weights = Weights(weights);
 
     nb::gil_scoped_release released;
-    r.scratch_worker = kernels.scratch_bytes[wide](program, r);
-    const pool::Block packed(size_t(kernels.packed_bytes[wide](program, r.weights)) + 64);
+    r.scratch_worker = scratch_bytes(program, r, wide);
+    const pool::Block packed(size_t(packed_bytes(program, r.weights, wide)));
     const pool::Block scratch(size_t(r.scratch_worker) * size_t(r.workers));
-    r.packed = packed.data(), r.scratch = scratch.data();
     std::vector<Gate> gates(size_t(r.workers));
-    r.gates = gates.data(), r.sleep = gate_sleep, r.wake = gate_wake;
-    const int threads = r.workers * r.team;
-    parallel(threads, [&](int i) { kernels.pack[wide](program, r, i, threads); });
-    if (r.team == 1) {
-        parallel(r.workers, [&](int i) { kernels.run[wide](program, r, i, 0); });
-    } else {
-        // Members of a team wait for each other: they must all be there, or each worker is one thread after all.
-        std::atomic<bool> alone{forked.load()};
-        if (!alone) {
-#pragma omp parallel num_threads(threads)
-            if (omp_get_num_threads() == threads)
-                kernels.run[wide](program, r, omp_get_thread_num() / r.team, omp_get_thread_num() % r.team);
-            else
-                alone = true;
-        }
-        if (alone) {
-            r.team = 1;
-            parallel(r.workers, [&](int i) { kernels.run[wide](program, r, i, 0); });
-        }
-    }
-    if (program.n_gradients) parallel(threads, [&](int i) { kernels.finish[wide](program, r, i, threads); });
+    r.packed = packed.data(), r.scratch = scratch.data(), r.gates = gates.data();
+    pack(program, r, wide);
+    launch(program, r, wide);
 }
+
+// A step held ready: its weights packed, its scratch and its threads' shares kept from one push to the next.
+class Stream {
+   public:
+    Stream(const Held& held, int wide, int weights) : program(held.program), wide(wide) {
+        r.weights = Weights(weights), r.workers = r.team = 1;
+        packed = std::make_unique<pool::Block>(size_t(packed_bytes(program, r.weights, wide)));
+        r.packed = packed->data();
+    }
+
+    // The weights as they are now. The vectors are used where they lie until the next refresh.
+    void refresh(const Addresses& vectors_, const Matrices& matrices) {
+        const auto mat = strided(matrices);
+        vectors = pointers<const void*>(vectors_);
+        r.vectors = vectors.data(), r.matrices = mat.data();
+        pack(program, r, wide);
+        r.matrices = nullptr;
+    }
+
+    // What pushes have in common from now on: T frames of B rows, and how they are dealt.
+    void shape(int32_t T, int32_t B, bool ragged, int32_t chunk, const Ints& share_start_, const Ints& order_,
+               const Ints& lengths_, int32_t workers, int32_t team_) {
+        share_start = share_start_, order = order_, lengths = lengths_;
+        team = team_;
+        r.T = r.F = T, r.B = B, r.ragged = ragged, r.chunk = chunk;
+        deal(r, share_start, order, lengths, workers, team);
+        r.scratch_worker = scratch_bytes(program, r, wide);
+        const size_t need = size_t(r.scratch_worker) * size_t(workers);
+        if (need > room) scratch.reset(), scratch = std::make_unique<pool::Block>(need), room = need;
+        r.scratch = scratch->data();
+        gates.assign(size_t(workers), Gate{});
+        r.gates = gates.data();
+    }
+
+    // Where states lie, and outputs go.
+    void bind(const Addresses& state_, const Addresses& initial_, const Addresses& outputs_) {
+        state = pointers<void*>(state_), outputs = pointers<void*>(outputs_), initial = pointers<const void*>(initial_);
+        r.state = state.data(), r.last = state.data(), r.initial = initial.data(), r.outputs = outputs.data();
+    }
+
+    void push(const Addresses& inputs_, uint64_t places, uint64_t reset, const Addresses& once_) {
+        const auto inputs = pointers<const void*>(inputs_), once = pointers<const void*>(once_);
+        r.inputs = inputs.data(), r.once = once.data();
+        r.places = reinterpret_cast<const int64_t*>(places), r.reset = reinterpret_cast<const uint8_t*>(reset);
+        r.team = team;
+        nb::gil_scoped_release released;
+        launch(program, r, wide);
+    }
+
+   private:
+    const Program& program;
+    const int wide;
+    Run r{};
+    Ints share_start, order, lengths;
+    int32_t team = 1;
+    std::vector<const void*> vectors, initial;
+    std::vector<void*> state, outputs;
+    std::vector<Gate> gates;
+    std::unique_ptr<pool::Block> packed, scratch;
+    size_t room = 0;
+};
 
 template <class T>
 nb::ndarray<nb::pytorch, T> empty(const std::vector<size_t>& shape) {
@@ -189,9 +217,6 @@ double peak(int wide, int threads) {  // operations a second of multiply-adds in
 
 NB_MODULE(_native, m) {
     nb::set_leak_warnings(false);  // programs are remembered with their cells, until the process ends
-#if defined(__linux__)
-    pthread_atfork(nullptr, nullptr, [] { forked = true; });
-#endif
     nb::class_<Held>(m, "Program")
         .def(nb::init<const Table&, const std::vector<Table>&, const std::vector<double>&, const Table&, const Ints&,
                       const std::vector<double>&, const Table&, const Table&, const Table&, const Table&, int32_t,
@@ -199,6 +224,12 @@ NB_MODULE(_native, m) {
              nb::kw_only(), nb::arg("buffers"), nb::arg("instructions"), nb::arg("numbers"), nb::arg("micros"),
              nb::arg("pairs"), nb::arg("constants"), nb::arg("contractions"), nb::arg("gradients"),
              nb::arg("matrices"), nb::arg("states"), nb::arg("slots"), nb::arg("widest"));
+    nb::class_<Stream>(m, "Stream")
+        .def(nb::init<const Held&, int, int>(), nb::keep_alive<1, 2>())
+        .def("refresh", &Stream::refresh)
+        .def("shape", &Stream::shape)
+        .def("bind", &Stream::bind)
+        .def("push", &Stream::push);
     m.def("run", &run);
     m.def("stride", [](int wide, int32_t width) { return dispatch::kernels().stride[wide](width); });
     m.def("empty_float", &empty<float>);
