@@ -5,7 +5,7 @@ pass needs is kept on *tapes*, packed rows in the machine's own order, in memory
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import accumulate
@@ -387,28 +387,32 @@ def _backward(
         added=added,
         backwards=True,
     )
-    gradients = [job.empty(*((m, n) if n else (m,))) for m, n, _ in lowered.program.gradients]
-    if len(cuts) == 1:
-        last: Sequence[Tensor] = [torch.empty_like(s) for s in state]
-        run(cuts[0], state, last, *held or (None,), gradients)
-    else:
-        last = _in_pieces(job, tensors, held, run, state, gradients)
+    turns = [[torch.empty_like(s) for s in state] for _ in cuts[:2]]
     sums: dict[int, Tensor] = {}
-    for grad, value in zip(step.weights, gradients, strict=True):
-        shape = by_node[grad.weight].shape
-        if value.shape != shape:
-            if grad.operand is None:  # of each number of the cotangent: a weight may have been broadcast to them
-                of = extent(staged_step.graph.nodes[staged_step.graph.outputs[grad.cotangent]].shape)
-                value = value.view(of).sum_to_size(shape)
-            value = value.reshape(shape)
-        sums[grad.weight] = sums[grad.weight] + value if grad.weight in sums else value
+    tapes: Iterable[Tensor | None] = (held or [None]) if len(cuts) == 1 else _again(job, tensors, held)
+    for k, tape in zip(reversed(range(len(cuts))), tapes, strict=True):
+        if k >= len(cuts) - 2:  # those of the newest piece become the sums; all others share one memory
+            gradients = [job.empty(*((m, n) if n else (m,))) for m, n, _ in lowered.program.gradients]
+        run(cuts[k], state, turns[k % 2], tape, gradients)
+        state = turns[k % 2]
+        for grad, value in zip(step.weights, gradients, strict=True):
+            shape = by_node[grad.weight].shape
+            if value.shape != shape:
+                if grad.operand is None:  # of each number of the cotangent: a weight may have been broadcast to them
+                    of = extent(staged_step.graph.nodes[staged_step.graph.outputs[grad.cotangent]].shape)
+                    value = value.view(of).sum_to_size(shape)
+                value = value.reshape(shape)
+            if grad.weight in sums:
+                sums[grad.weight] += value
+            else:
+                sums[grad.weight] = value
     made = dict(zip(lowered.program.outputs, outputs, strict=True))
     at = lambda o: made[staged_step.graph.outputs[o]]
     zero = lambda w: torch.zeros_like(by_node[w])  # it has no part in what was asked for
     needs = kind.needs
     return [
         *(at(step.inputs[k]) if need else None for k, need in enumerate(needs[0])),
-        *(d if need else None for d, need in zip(last, needs[1], strict=True)),
+        *(d if need else None for d, need in zip(state, needs[1], strict=True)),
         *(d if need else None for d, need in zip(caught, needs[2], strict=True)),
         *(at(step.constants[k]).sum(0) if need else None for k, need in enumerate(needs[3])),
         *(
@@ -418,30 +422,15 @@ def _backward(
     ]
 
 
-def _in_pieces(
-    job: _Job,
-    tensors: Sequence[Tensor],
-    held: Sequence[Tensor],
-    backward: Run,
-    state: Sequence[Tensor],
-    gradients: Sequence[Tensor],
-) -> Sequence[Tensor]:
-    """Each piece forward again, then backward, from the last to the first; the cotangents of the first state."""
-    cuts = job.cuts
-    forward = _forward_run(job, job.kind.again, tensors, [])
-    tape = job.tape(job.kind.again, cuts[0])  # no later piece has more rows
+def _again(job: _Job, tensors: Sequence[Tensor], held: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Each piece forward a second time, from the last to the first: its tape, which the next one uses again."""
+    lowered, cuts = job.kind.again, job.cuts
+    run = _forward_run(job, lowered, tensors, [])
+    tape = job.tape(lowered, cuts[0])  # no later piece has more rows
     unused = [torch.empty_like(h[0]) for h in held]
-    turns = [[torch.empty_like(s) for s in state] for _ in range(2)]
-    more = [torch.empty_like(g) for g in gradients]
     for k in reversed(range(len(cuts))):
-        forward(cuts[k], [h[k] for h in held], unused, tape)
-        newest = k + 1 == len(cuts)
-        backward(cuts[k], state, turns[k % 2], tape, gradients if newest else more)
-        state = turns[k % 2]
-        if not newest:
-            for total, g in zip(gradients, more, strict=True):
-                total += g
-    return state
+        run(cuts[k], [h[k] for h in held], unused, tape)
+        yield tape
 
 
 def _differentiable(
