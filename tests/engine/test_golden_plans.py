@@ -11,7 +11,7 @@ import pytest
 from recurra.cells import CELLS, GRUCell
 from recurra.engine import explain
 from recurra.engine.derive import derive
-from recurra.engine.native import contractions
+from recurra.engine.lowered import contractions
 from recurra.kernels.cpu import native
 from recurra.kernels.lower import lower
 

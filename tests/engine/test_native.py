@@ -1,13 +1,16 @@
 """What the native machine promises beyond the plain loop's numbers: the same bits, whatever runs beside a sequence."""
 
+import gc
 import os
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from test_conformance import MAKES
 
+import recurra.engine.native as engine
 from recurra.engine import options, scan
 from recurra.kernels.cpu import native
 from recurra.testing.cases import contracting
@@ -167,7 +170,8 @@ def test_lengths_and_padding_change_no_bits(name):
 
 @pytest.mark.parametrize("save", ["sqrt", 3000])
 @pytest.mark.parametrize("name", ["lstm", "gru_before", "layer_norm_lstm", "slstm"])
-def test_saving_less_changes_no_bits_of_rows(name, save):
+def test_saving_less_changes_no_bits_of_rows(name, save, monkeypatch):
+    monkeypatch.setattr(engine, "_PIECE_ROWS", 1)
     cell = _cell(name)
     x, state, constants = _draw(cell, 23, 9)
     rows, grads, _ = _run(cell, x, state, constants)
@@ -241,3 +245,72 @@ def test_a_long_sequence_keeps_all_that_the_backward_pass_needs_and_no_more():
         used[save] = machine.used() - before - y.numel() * 4
         y.sum().backward()
     assert used["sqrt"] < used["all"] / 8
+
+
+def test_saving_the_root_keeps_the_root():
+    """What is held between forward and backward, and what the pool gave for a whole step."""
+    cell, machine, B = _cell("lstm", 8, 16), native(), 64
+    held, given = {}, {}
+    for T in (400, 6400):
+        x, kept = torch.randn(T, B, 8), []
+        machine.trim()
+        count = lambda t: kept.append(t.nbytes) or t  # noqa: B023 - used within this turn only
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t), options(executor="native", save="sqrt"):
+            y, _ = scan(cell, x)
+        held[T] = sum(kept) - x.nbytes
+        y.sum().backward()
+        given[T] = machine.held() + machine.used() - y.nbytes
+    assert held[6400] < 5 * held[400]
+    assert given[6400] < 5 * given[400] + (2 << 20)
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_scans_leave_nothing_to_the_collector(train):
+    """A cycle would keep the tensors of a call until a collection."""
+    cell, x = _cell("lstm"), torch.randn(4, 2, 5)
+
+    def run():
+        with options(executor="native"), torch.set_grad_enabled(train):
+            y, _ = scan(cell, x)
+            if train:
+                y.sum().backward()
+
+    run()  # deriving the step may leave what it likes
+    gc.collect()
+    gc.disable()
+    try:
+        run()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+
+
+def test_what_is_remembered_keeps_no_cell_alive():
+    cell = _cell("lstm")
+    scan(cell, torch.randn(4, 2, 5))[0].sum().backward()
+    gone = weakref.ref(cell)
+    del cell
+    gc.collect()
+    assert gone() is None
+
+
+@pytest.mark.parametrize("save", ["all", "sqrt"])
+def test_weights_may_change_in_any_way_between_calls(save):
+    cell, x = _cell("lstm"), torch.randn(4, 2, 5)
+
+    def equals_the_loop():
+        with options(executor="native", save=save):
+            fast = scan(cell, x)[0]
+        with options(executor="reference"):
+            torch.testing.assert_close(fast, scan(cell, x)[0])
+
+    with torch.no_grad():
+        equals_the_loop()
+        cell.weight_hh.data *= 0.5
+        equals_the_loop()
+        cell.bias.data = torch.randn_like(cell.bias)
+        equals_the_loop()
+        cell.weight_ih = torch.nn.Parameter(torch.randn_like(cell.weight_ih))
+        equals_the_loop()
+    torch.nn.utils.parametrize.register_parametrization(cell, "weight_hh", torch.nn.Tanh())
+    equals_the_loop()

@@ -177,8 +177,8 @@ class Cell(nn.Module, ABC, Generic[S]):
         """The state before the first frame, and after a reset: zeros, in the dtype and on the device of `like`."""
         like = next(self.parameters(), None) if like is None else like
         dtype, device = (None, None) if like is None else (like.dtype, like.device)
-        leaves = (torch.zeros(batch_size, *extent(s), dtype=dtype, device=device) for s in self.state_shapes.values())
-        return self.State(*leaves)  # type: ignore[no-any-return]
+        shapes = self.state_shapes.values()
+        return self.State(*[torch.zeros(batch_size, *extent(s), dtype=dtype, device=device) for s in shapes])  # type: ignore[no-any-return]
 
     def prepare(self, x: Any, constants: Any) -> tuple["Cell[S]", Any, Any]:
         """What one scan, or one call, really runs: called once before it, with what the user gave.
@@ -241,7 +241,7 @@ class Cell(nn.Module, ABC, Generic[S]):
                 f"{type(self).__name__}: x must be {'a tensor' if self.Input is None else self.Input.__name__}",
                 received=type(x).__name__,
             )
-        weight = next(self.parameters(), None)
+        weight = _first_weight(self)
         lead: tuple[int, ...] | None = None
         for (name, shape), value in zip(self.input_shapes.items(), leaves, strict=True):
             wanted = extent(shape)
@@ -303,6 +303,15 @@ class Cell(nn.Module, ABC, Generic[S]):
     def extra_repr(self) -> str:
         """The sizes, for printing."""
         return ", ".join(f"{letter}={size}" for letter, size in self.sizes.items())
+
+
+def _first_weight(module: nn.Module) -> nn.Parameter | None:
+    """The first of its parameters(), whose making costs more than all that is checked with it."""
+    for weight in module._parameters.values():
+        if weight is not None:
+            return weight
+    below = (_first_weight(child) for child in module._modules.values() if child is not None)
+    return next((weight for weight in below if weight is not None), None)
 
 
 def _bound(module: Any, weights: Mapping[str, Tensor]) -> Any:

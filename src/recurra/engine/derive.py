@@ -2,11 +2,13 @@
 
 import weakref
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor, nn
 
 from recurra.cells import Cell
+from recurra.engine import shares
 from recurra.engine.program import Program
 from recurra.errors import UnderivableStepError
 from recurra.shapes import Dim, dims
@@ -35,6 +37,11 @@ class Derived:
     memo: dict[Any, Any] = field(default_factory=dict)  # what executors make of it, under keys of their own
     _backward: dict[Needs, BackwardProgram] = field(default_factory=dict)
 
+    @cached_property
+    def loop_weights(self) -> int:
+        """How many numbers the matrices have that every frame reads."""
+        return shares.loop_weights(self.forward.staged)
+
     def backward(self, inputs: frozenset[int], constants: frozenset[int], weights: frozenset[int]) -> BackwardProgram:
         """The backward step for these inputs, constants (by position) and weights (by node)."""
         needs = (inputs, constants, weights)
@@ -54,23 +61,30 @@ def derive(cell: Cell[Any]) -> Derived:
     Raises:
         UnderivableStepError: the step uses something outside of the vocabulary.
     """
-    known = _CACHE.setdefault(cell.origin, {})
-    key = _structure(cell)
-    if key not in known:
-        if len(known) >= _KEPT:
-            known.pop(next(iter(known)))
-        try:
-            known[key] = Derived(Program(stages(apply(_traced(cell), FORWARD))))
-        except UnderivableStepError as refusal:
-            known[key] = refusal
-    found = known[key]
+    found = derivation(cell, *survey(cell))
     if isinstance(found, UnderivableStepError):
         raise found.with_traceback(None)
     return found
 
 
-def _traced(cell: Cell[Any]) -> Any:
-    named = leaves_of(cell)
+def derivation(
+    cell: Cell[Any], leaves: dict[str, Tensor], structure: tuple[Any, ...]
+) -> Derived | UnderivableStepError:
+    """:func:`derive`, or why not, of a cell with its :func:`survey`."""
+    known = _CACHE.setdefault(cell.origin, {})
+    found = known.get(structure)
+    if found is None:
+        if len(known) >= _KEPT:
+            known.pop(next(iter(known)))
+        try:
+            found = Derived(Program(stages(apply(_traced(cell, leaves), FORWARD))))
+        except UnderivableStepError as refusal:
+            found = refusal
+        known[structure] = found
+    return found
+
+
+def _traced(cell: Cell[Any], named: dict[str, Tensor]) -> Any:
     like = next(iter(named.values()), None)
     weights = {}
     for path, tensor in named.items():
@@ -95,17 +109,30 @@ def _traced(cell: Cell[Any]) -> Any:
 
 def leaves_of(cell: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by path, each name a shared one has."""
-    return {**dict(cell.named_parameters(remove_duplicate=False)), **dict(cell.named_buffers(remove_duplicate=False))}
+    return survey(cell)[0]
 
 
-def _structure(cell: nn.Module) -> tuple[Any, ...]:
-    """What the graph of a step may depend on besides the numbers in its weights."""
-    settings = tuple(
-        (name, value if isinstance(value, bool | int | float | str | type(None)) else id(value))
-        for module in cell.modules()
-        for name, value in module.__dict__.items()
-        if not name.startswith("_")
-    )
-    leaves = leaves_of(cell)
+_PLAIN = (bool, int, float, str, type(None))
+
+
+def survey(cell: nn.Module) -> tuple[dict[str, Tensor], tuple[Any, ...]]:
+    """:func:`leaves_of`, and what the graph of a step may depend on besides the numbers in them.
+
+    Every scan asks for both; ``named_parameters()`` and ``modules()`` would take half of the time that planning takes.
+    """
+    parameters: dict[str, Tensor] = {}
+    buffers: dict[str, Tensor] = {}
+    structure: list[Any] = []
+    for path, module in cell.named_modules(remove_duplicate=False):
+        start = f"{path}." if path else ""
+        for name, value in module.__dict__.items():
+            if not name.startswith("_"):
+                structure.append((name, value if isinstance(value, _PLAIN) else id(value)))
+        for found, kind in ((parameters, module._parameters), (buffers, module._buffers)):
+            for name, tensor in kind.items():
+                if tensor is not None:
+                    found[start + name] = tensor
+    leaves = parameters | buffers
     first: dict[int, str] = {}  # which leaves are one tensor decides what the graph reads
-    return settings + tuple((path, tuple(t.shape), first.setdefault(id(t), path)) for path, t in leaves.items())
+    structure += [(path, t.shape, first.setdefault(id(t), path)) for path, t in leaves.items()]
+    return leaves, tuple(structure)

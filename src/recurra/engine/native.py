@@ -5,213 +5,142 @@ pass needs is kept on *tapes*, packed rows in the machine's own order, in memory
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from recurra.engine import staged
-from recurra.engine.derive import BackwardProgram, Derived, derive, leaves_of
+from recurra.engine.derive import Derived
+from recurra.engine.lowered import Kind, Lowered
 from recurra.engine.program import evaluate_weights
-from recurra.engine.request import Leaves, Request, Result
-from recurra.engine.shares import Shares, loop_weights, split
+from recurra.engine.request import Request, Result
+from recurra.engine.shares import Shares, split
 from recurra.kernels.cpu import native
-from recurra.kernels.lower import lower
-from recurra.kernels.program import Contraction, Program
-from recurra.shapes import extent, numel
-from recurra.steps.graph import StepGraph
+from recurra.shapes import extent
 from recurra.steps.ops import OPS
 from recurra.steps.stages import Scope, Staged
-from recurra.steps.vjp import Backward
 
 _CHUNK_ROWS = 256  # rows of a chunk of time: its values stay in a second-level cache
 _WITHIN_ROWS = 8  # from so many rows of a frame on, pointwise work is done inside of the loop
+# Rows of a piece of time, at least: its three calls, which pack the weights anew, cost as much as some 30 rows of an
+# LSTM with H = 64, and with twice as many rows its tapes would leave the second-level cache.
+_PIECE_ROWS = 256
+_SMALL = 16384  # numbers: up to here torch gives memory in half the time that the pool takes
 
 
-@dataclass(frozen=True)
-class _Lowered:
-    """A program, and the machine's form of it."""
-
-    program: Program
-    handle: Any
-
-    @staticmethod
-    def of(program: Program) -> "_Lowered":
-        handle = native().Program(**program.tables())
-        return _Lowered(program, handle)
-
-
-@dataclass(frozen=True)
 class _Job:
-    """One scan; its tensors travel apart, in the order of `counts`."""
+    """One scan; its tensors travel apart."""
 
-    request: Request  # for its arguments: its tensors are not used
-    derived: Derived
-    frames: Shares
-    save: str | int
-    dtype: torch.dtype
-    counts: tuple[int, ...]  # how many tensors are inputs, states, states of a reset, constants, weights
-
-    def split(self, tensors: Sequence[Any]) -> list[tuple[Any, ...]]:
-        """The tensors, kind by kind."""
-        parts, start = [], 0
-        for count in self.counts:
-            parts.append(tuple(tensors[start : start + count]))
-            start += count
-        return parts
-
-    @property
-    def graph(self) -> StepGraph:
-        return self.derived.forward.graph
-
-    @property
-    def wide(self) -> int:
-        """1 for double precision."""
-        return int(self.dtype is torch.float64)
-
-    @property
-    def within(self) -> bool:
-        return _WITHIN_ROWS * self.frames.shares <= self.frames.B
-
-    @cached_property
-    def reset(self) -> Tensor | None:
-        return None if self.request.reset is None else self.request.reset.cpu().contiguous()
+    def __init__(self, request: Request, kind: Kind, frames: Shares, save: str | int):
+        self.request = request  # for its arguments: its tensors are not used
+        self.kind, self.frames, self.save = kind, frames, save
+        self.reset = None if request.reset is None else request.reset.cpu().contiguous()
+        T = frames.most
+        length = T if kind.step is None else _length(self, *kind.saved_rows)
+        # The pieces of time whose values are kept, or computed again, together.
+        self.cuts = [(t, min(t + length, T)) for t in range(0, T, length)]
 
     def empty(self, *shape: int) -> Tensor:
         """Memory that is reused from call to call."""
-        made: Tensor = (native().empty_double if self.wide else native().empty_float)(list(shape))
+        if math.prod(shape) <= _SMALL:
+            return torch.empty(shape, dtype=self.kind.dtype)
+        made: Tensor = (native().empty_double if self.kind.wide else native().empty_float)(list(shape))
         return made
 
-    def tape(self, width: int, rows: int) -> Tensor:
-        return self.empty(rows, native().stride(self.wide, width))
+    def outputs(self, lowered: Lowered) -> list[Tensor]:
+        return [self.empty(self.frames.T, self.frames.B, *row) for row in lowered.outputs]
 
-    def cuts(self, keep: Sequence[int]) -> list[tuple[int, int]]:
-        """The pieces of time whose values are kept, or computed again, together."""
-        T, B, graph = self.frames.most, self.frames.B, self.graph
-        if self.save == "all":
-            length = T
-        elif self.save == "sqrt":
-            length = math.isqrt(T - 1) + 1
-        else:
-            saved, states = (sum(numel(graph.nodes[i].shape) for i in nodes) for nodes in (keep, graph.states))
-            size = 8 if self.wide else 4
-            need = lambda n: (n * saved + math.ceil(T / n) * states) * B * size
-            length = next((n for n in range(T, 0, -1) if need(n) <= int(self.save)), math.isqrt(T - 1) + 1)
-        return [(t, min(t + length, T)) for t in range(0, T, length)]
+    def tape(self, lowered: Lowered, cut: tuple[int, int]) -> Tensor:
+        """The tapes of a piece of time, one behind the other."""
+        first, last = cut
+        rows = (last - first) * self.frames.B if self.frames.lengths is None else self.frames.rows(first, last)
+        return self.empty(rows, sum(lowered.tapes))
 
-    # --- lowered programs, once a structure ---------------------------------------------------------------------------
 
-    def forward_program(self, keep: tuple[int, ...]) -> _Lowered:
-        """The step forward, which keeps these nodes."""
-        every = self.request.return_states
-        key = ("native", keep, every, self.within)
-        if key not in self.derived.memo:
-            outputs = [self.graph.outputs[0], *(self.graph.next_states if every else ())]
-            self.derived.memo[key] = _Lowered.of(
-                lower(self.derived.forward.staged, outputs=outputs, keep=keep, within=self.within)
-            )
-        return self.derived.memo[key]  # type: ignore[no-any-return]
+def _length(job: "_Job", saved: int, states: int) -> int:
+    """Frames of a piece of time, where a row saves so many numbers, and the states of a sequence are so many."""
+    T, B, save = job.frames.most, job.frames.B, job.save
+    root = math.isqrt(T - 1) + 1
+    if save == "all":
+        return T
+    if save == "sqrt":
+        return max(root, -(-_PIECE_ROWS // B))
+    need = lambda n: (n * saved + math.ceil(T / n) * states) * B * (8 if job.kind.wide else 4)
+    return next((n for n in range(T, 0, -1) if need(n) <= int(save)), root)
 
-    def backward_program(self, step: BackwardProgram, keep: tuple[int, ...]) -> _Lowered:
-        """The step backward, from what the forward one kept."""
-        key = ("native", self.within)
-        if key not in step.memo:
-            graph, first = step.step.staged.graph, len(self.graph.outputs)
-            taped = [first + step.step.saved.index(i) for i in keep]
-            outputs = [graph.outputs[o] for o in (*step.step.inputs.values(), *step.step.constants.values())]
-            step.memo[key] = _Lowered.of(
-                lower(
-                    step.step.staged,
-                    outputs=outputs,
-                    taped=taped,
-                    contractions=contractions(step.step),
-                    within=self.within,
-                )
-            )
-        return step.memo[key]  # type: ignore[no-any-return]
 
-    # --- one run ------------------------------------------------------------------------------------------------------
+@lru_cache(maxsize=256)
+def _even(T: int, B: int, reverse: bool, dealt: tuple[int, int, int]) -> Shares:
+    """A batch whose sequences are of one length."""
+    return Shares(T, B, reverse, *dealt, None)
+
+
+def _in(value: Tensor, dtype: torch.dtype) -> Tensor:
+    return value if value.dtype is dtype else value.to(dtype)  # to ask is ten times cheaper than a call for nothing
+
+
+Run = Callable[..., None]  # (cut, state, last, tape, gradients)
+
+
+def _bound(
+    job: _Job,
+    lowered: Lowered,
+    *,
+    inputs: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    weights: Mapping[int, Tensor],
+    once: Mapping[int, Tensor],
+    initial: Sequence[Tensor] = (),
+    caught: Sequence[Tensor] = (),
+    added: Sequence[Tensor] = (),
+    backwards: bool = False,
+) -> Run:
+    """A program, with all that stays the same from piece to piece of time."""
+    program, frames, wide, reset = lowered.program, job.frames, job.kind.wide, job.reset
+    vectors = [weights[i].expand(shape).contiguous() for i, shape in program.vectors]
+    matrices = [weights[i] if head is None else weights[i][head] for i, head in program.matrices]
+    rows = [_in(once[i], job.kind.dtype).contiguous() for i in program.once]
+    ragged = +(frames.lengths is not None)
 
     def run(
-        self,
-        lowered: _Lowered,
         cut: tuple[int, int],
-        *,
-        inputs: Sequence[Tensor],
-        outputs: Sequence[Tensor],
-        weights: Mapping[int, Tensor],
-        once: Mapping[int, Tensor],
         state: Sequence[Tensor],
         last: Sequence[Tensor],
-        initial: Sequence[Tensor] = (),
-        caught: Sequence[Tensor] = (),
-        added: Sequence[Tensor] = (),
-        tapes: Sequence[Tensor] = (),
+        tape: Tensor | None = None,
         gradients: Sequence[Tensor] = (),
-        backwards: bool = False,
     ) -> None:
-        frames, program, (first, stop) = self.frames, lowered.program, cut
-        vectors = [weights[i].expand(wide).reshape(-1).contiguous() for i, wide in program.vectors]
-        matrices = [weights[i] if head is None else weights[i][head] for i, head in program.matrices]
-        rows = [once[i].to(self.dtype).contiguous() for i in program.once]
-        address = lambda tensors: [t.data_ptr() for t in tensors]
+        """Over the frames of a cut, from `state` before the first one to `last` after the last one."""
+        first, stop = cut
         native().run(
             lowered.handle,
-            self.wide,
+            wide,
             0,
             [
-                frames.T,
-                frames.B,
-                first,
-                stop - first,
-                +backwards,
-                +frames.reverse,
-                +(frames.lengths is not None),
-                _CHUNK_ROWS,
-                frames.workers,
-                frames.team,
+                *(frames.T, frames.B, first, stop - first, +backwards, +frames.reverse, ragged, _CHUNK_ROWS),
+                *(frames.workers, frames.team),
             ],
             frames.share_start,
             frames.order,
             frames.row_lengths,
-            0 if self.reset is None else self.reset.data_ptr(),
-            address(inputs),
-            address(outputs),
-            address(vectors),
-            [(m.data_ptr(), m.stride(0), m.stride(1)) for m in matrices],
-            address(state),
-            address(last),
-            address(initial),
-            address(caught),
-            address(added),
-            address(rows),
-            address(tapes),
-            address(gradients),
+            0 if reset is None else reset.data_ptr(),
+            [t.data_ptr() for t in inputs],
+            [t.data_ptr() for t in outputs],
+            [t.data_ptr() for t in vectors],
+            [(m.data_ptr(), *m.stride()) for m in matrices],
+            [t.data_ptr() for t in state],
+            [t.data_ptr() for t in last],
+            [t.data_ptr() for t in initial],
+            [t.data_ptr() for t in caught],
+            [t.data_ptr() for t in added],
+            [t.data_ptr() for t in rows],
+            [] if tape is None else lowered.addresses(tape),
+            [t.data_ptr() for t in gradients],
         )
 
-
-def contractions(step: Backward) -> list[Contraction]:
-    """The weight gradients of a backward step as sums over all rows, in its order."""
-    graph, made = step.staged.graph, []
-    for grad in step.weights:
-        g = graph.outputs[grad.cotangent]
-        node = graph.nodes[g]
-        width = node.shape[-1].size if node.shape else 1
-        if grad.operand is None:
-            # A product that nothing else reads is summed as it is made, and never written down.
-            alone = node.op == "mul" and not graph.uses[g] and graph.outputs.count(g) == 1
-            frames = all(step.staged.scope[a] is Scope.FRAME for a in node.args)
-            if alone and frames and all(extent(graph.nodes[a].shape) == extent(node.shape) for a in node.args):
-                made.append(Contraction(*node.args, width=(width, 0)))
-            else:
-                made.append(Contraction(g, None, width=(width, 0)))
-            continue
-        a = graph.outputs[grad.operand]
-        made.append(Contraction(g, a, grad.contraction == "block_linear", (width, graph.nodes[a].shape[-1].size)))
-    return made
+    return run
 
 
 def _of_sequences(staged: Staged, values: dict[int, Any]) -> dict[int, Tensor]:
@@ -230,32 +159,10 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, job: _Job, *tensors: Tensor) -> Any:
-        step = _backward_for(job, job.split(ctx.needs_input_grad[1:]))
-        keep = () if step is None else tuple(i for i in step.step.saved if i not in job.graph.inputs)
-        cuts = job.cuts(keep)
-        again = step is not None and len(cuts) > 1
-        graph, frames = job.graph, job.frames
-        lowered = job.forward_program(() if again else keep)
-        outputs = [job.empty(frames.T, frames.B, *extent(graph.nodes[i].shape)) for i in lowered.program.outputs]
-        _, state, *_ = job.split(tensors)
-        held: list[Tensor] = []
-        for cut in cuts if again else [(0, frames.most)]:
-            last = [torch.empty_like(s) for s in state]
-            tapes = _tapes(job, lowered, cut)
-            _forward(job, lowered, cut, tensors, state, last, outputs, tapes)
-            held += state if again else tapes
-            state = tuple(last)
-        ctx.job, ctx.step, ctx.cuts, ctx.keep, ctx.again, ctx.count = job, step, cuts, keep, again, len(tensors)
-        ctx.save_for_backward(*tensors, *(held if step is not None else ()))
-        by_node = dict(zip(lowered.program.outputs, outputs, strict=True))
-        every = [by_node[i] for i in graph.next_states] if job.request.return_states else []
-        # The same values under two names: autograd wants them apart, and given inputs apart from outputs.
-        seen: set[int] = set()
-        apart = []
-        for o in (by_node[graph.outputs[0]], *state, *every):
-            apart.append(o.clone() if id(o) in seen else o)
-            seen.add(id(o))
-        return tuple(apart)
+        outputs, held = _forward(job, tensors)
+        ctx.job, ctx.count = job, len(tensors)
+        ctx.save_for_backward(*tensors, *held)
+        return outputs
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
@@ -263,137 +170,141 @@ class _Scan(torch.autograd.Function):
         tensors, held = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
         if torch.is_grad_enabled():  # create_graph=True: differentiate the stages themselves
             return (None, *_differentiable(job, tensors, grads, ctx.needs_input_grad[1:]))
-        return (None, *_backward(ctx, job, tensors, held, [g.contiguous() for g in grads]))
+        return (None, *_backward(job, tensors, held, [g.contiguous() for g in grads]))
 
 
-def _tapes(job: _Job, lowered: _Lowered, cut: tuple[int, int]) -> list[Tensor]:
-    rows = job.frames.rows(*cut)
-    return [job.tape(width, rows) for _, width in lowered.program.tapes]
+def _forward(job: _Job, tensors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], list[Tensor]]:
+    """What a scan gives back, and what its backward pass needs besides its arguments."""
+    kind, cuts = job.kind, job.cuts
+    lowered = kind.recording if len(cuts) == 1 else kind.forward
+    outputs = job.outputs(lowered)
+    run = _forward_run(job, lowered, tensors, outputs)
+    state = kind.split(tensors)[1]
+    last = [torch.empty_like(s) for s in state]
+    held: list[Tensor] = []
+    if len(cuts) == 1:
+        held = [job.tape(lowered, cuts[0])] if lowered.tapes else []
+        run(cuts[0], state, last, *held)
+    else:  # the states before each piece
+        held = [s.new_empty(len(cuts), *s.shape) for s in state]
+        for h, s in zip(held, state, strict=True):
+            h[0] = s
+        for k, cut in enumerate(cuts):
+            run(cut, [h[k] for h in held], [h[k + 1] for h in held] if k + 1 < len(cuts) else last)
+    by_node = dict(zip(lowered.program.outputs, outputs, strict=True))
+    y, *every = (by_node[i] for i in kind.outputs)
+    # The same values under two names: autograd wants them apart.
+    seen: set[int] = set()
+    apart = []
+    for o in (y, *last, *every):
+        apart.append(o.clone() if id(o) in seen else o)
+        seen.add(id(o))
+    return tuple(apart), held
 
 
-def _forward(
-    job: _Job,
-    lowered: _Lowered,
-    cut: tuple[int, int],
-    tensors: Sequence[Tensor],
-    state: Sequence[Tensor],
-    last: Sequence[Tensor],
-    outputs: Sequence[Tensor],
-    tapes: Sequence[Tensor],
-) -> None:
-    x, _, initial, constants, weights = job.split(tensors)
-    by_node = dict(zip(job.derived.forward.weights, weights, strict=True))
-    given = dict(zip(job.graph.constants, constants, strict=True))
-    job.run(
+def _forward_run(job: _Job, lowered: Lowered, tensors: Sequence[Tensor], outputs: Sequence[Tensor]) -> Run:
+    x, _, initial, constants, weights = job.kind.split(tensors)
+    by_node = dict(zip(job.kind.derived.forward.weights, weights, strict=True))
+    given = dict(zip(job.kind.graph.constants, constants, strict=True))
+    return _bound(
+        job,
         lowered,
-        cut,
         inputs=[x[k] for k in lowered.program.inputs],
         outputs=outputs,
         weights=by_node,
-        once=_of_sequences(job.derived.forward.staged, by_node | given) if given else {},
-        state=state,
-        last=last,
+        once=_of_sequences(job.kind.derived.forward.staged, by_node | given) if given else {},
         initial=initial,
-        tapes=tapes,
     )
-
-
-def _backward_for(job: _Job, needs: list[tuple[bool, ...]]) -> BackwardProgram | None:
-    if not any(map(any, needs)):
-        return None
-    positions = [frozenset(k for k, need in enumerate(kind) if need) for kind in (needs[0], needs[3])]
-    weights = frozenset(w for w, need in zip(job.derived.forward.weights, needs[4], strict=True) if need)
-    return job.derived.backward(positions[0], positions[1], weights)
 
 
 def _backward(
-    ctx: Any, job: _Job, tensors: Sequence[Tensor], held: Sequence[Tensor], grads: Sequence[Tensor]
+    job: _Job, tensors: Sequence[Tensor], held: Sequence[Tensor], grads: Sequence[Tensor]
 ) -> list[Tensor | None]:
-    step, graph, frames = ctx.step.step, job.graph, job.frames
-    needs = job.split(ctx.needs_input_grad[1:])
-    x, _, initial, constants, weights = job.split(tensors)
+    kind, cuts = job.kind, job.cuts
+    assert kind.step is not None
+    step, graph, staged_step, lowered = kind.step.step, kind.graph, kind.step.step.staged, kind.backward
+    x, _, initial, constants, weights = kind.split(tensors)
     K = len(graph.states)
-    dy, d_state, added = grads[0], grads[1 : 1 + K], grads[1 + K :]
-    lowered = job.backward_program(ctx.step, ctx.keep)
-    program = lowered.program
-    by_node = dict(zip(job.derived.forward.weights, weights, strict=True))
-    values = dict(
-        zip(
-            ctx.step.program.weights,
-            evaluate_weights(step.staged.graph, ctx.step.program.weights, by_node.__getitem__, dy),
-            strict=True,
-        )
-    )
+    dy, state, added = grads[0], grads[1 : 1 + K], grads[1 + K :]
+    by_node = dict(zip(kind.derived.forward.weights, weights, strict=True))
+    needed = kind.step.program.weights
+    values = dict(zip(needed, evaluate_weights(staged_step.graph, needed, by_node.__getitem__, dy), strict=True))
     first = len(graph.outputs)
     given: dict[int, Tensor] = {
         first + k: x[graph.inputs.index(i)] for k, i in enumerate(step.saved) if i in graph.inputs
     }
     given[0] = dy
+    once: dict[int, Tensor] = {}
     if step.saved_once:
-        fixed = _of_sequences(job.derived.forward.staged, by_node | dict(zip(graph.constants, constants, strict=True)))
-        known = {n: fixed[i] for n, i in zip(step.staged.graph.constants, step.saved_once, strict=True)}
-        once = _of_sequences(step.staged, values | known)
-    else:
-        once = {}
-    outputs = [job.empty(frames.T, frames.B, *extent(step.staged.graph.nodes[i].shape)) for i in program.outputs]
+        fixed = _of_sequences(kind.derived.forward.staged, by_node | dict(zip(graph.constants, constants, strict=True)))
+        known = {n: fixed[i] for n, i in zip(staged_step.graph.constants, step.saved_once, strict=True)}
+        once = _of_sequences(staged_step, values | known)
+    outputs = job.outputs(lowered)
     caught = [torch.zeros_like(i) for i in initial]
+    run = _bound(
+        job,
+        lowered,
+        inputs=[given[k] for k in lowered.program.inputs],
+        outputs=outputs,
+        weights=values,
+        once=once,
+        initial=initial,
+        caught=caught,
+        added=added,
+        backwards=True,
+    )
+    turns = [[torch.empty_like(s) for s in state] for _ in cuts[:2]]
     sums: dict[int, Tensor] = {}
-    per_piece = K if ctx.again else len(program.tapes)
-    for k in reversed(range(len(ctx.cuts))):
-        cut, mine = ctx.cuts[k], held[k * per_piece : (k + 1) * per_piece]
-        if ctx.again:
-            fresh = job.forward_program(ctx.keep)
-            tapes = _tapes(job, fresh, cut)
-            unwanted = [job.empty(frames.T, frames.B, *extent(graph.nodes[i].shape)) for i in fresh.program.outputs]
-            _forward(job, fresh, cut, tensors, mine, [torch.empty_like(s) for s in mine], unwanted, tapes)
-        else:
-            tapes = list(mine)
-        last = [torch.empty_like(d) for d in d_state]
-        gradients = [job.empty(*((m, n) if n else (m,))) for m, n, _ in program.gradients]
-        job.run(
-            lowered,
-            cut,
-            inputs=[given[k] for k in program.inputs],
-            outputs=outputs,
-            weights=values,
-            once=once,
-            state=d_state,
-            last=last,
-            initial=initial,
-            caught=caught,
-            added=added,
-            tapes=tapes,
-            gradients=gradients,
-            backwards=True,
-        )
-        d_state = last
+    tapes: Iterable[Tensor | None] = (held or [None]) if len(cuts) == 1 else _again(job, tensors, held)
+    for k, tape in zip(reversed(range(len(cuts))), tapes, strict=True):
+        if k >= len(cuts) - 2:  # those of the newest piece become the sums; all others share one memory
+            gradients = [job.empty(*((m, n) if n else (m,))) for m, n, _ in lowered.program.gradients]
+        run(cuts[k], state, turns[k % 2], tape, gradients)
+        state = turns[k % 2]
         for grad, value in zip(step.weights, gradients, strict=True):
             shape = by_node[grad.weight].shape
-            if grad.operand is None:
-                of = extent(step.staged.graph.nodes[step.staged.graph.outputs[grad.cotangent]].shape)
-                value = value.view(of).sum_to_size(shape)
-            total = value.reshape(shape)
-            sums[grad.weight] = sums[grad.weight] + total if grad.weight in sums else total
-    made = dict(zip(program.outputs, outputs, strict=True))
-    at = lambda o: made[step.staged.graph.outputs[o]]
+            if value.shape != shape:
+                if grad.operand is None:  # of each number of the cotangent: a weight may have been broadcast to them
+                    of = extent(staged_step.graph.nodes[staged_step.graph.outputs[grad.cotangent]].shape)
+                    value = value.view(of).sum_to_size(shape)
+                value = value.reshape(shape)
+            if grad.weight in sums:
+                sums[grad.weight] += value
+            else:
+                sums[grad.weight] = value
+    made = dict(zip(lowered.program.outputs, outputs, strict=True))
+    at = lambda o: made[staged_step.graph.outputs[o]]
+    zero = lambda w: torch.zeros_like(by_node[w])  # it has no part in what was asked for
+    needs = kind.needs
     return [
         *(at(step.inputs[k]) if need else None for k, need in enumerate(needs[0])),
-        *(d if need else None for d, need in zip(d_state, needs[1], strict=True)),
+        *(d if need else None for d, need in zip(state, needs[1], strict=True)),
         *(d if need else None for d, need in zip(caught, needs[2], strict=True)),
         *(at(step.constants[k]).sum(0) if need else None for k, need in enumerate(needs[3])),
         *(
-            sums.get(w, torch.zeros_like(by_node[w])) if need else None
-            for w, need in zip(job.derived.forward.weights, needs[4], strict=True)
+            (sums[w] if w in sums else zero(w)) if need else None
+            for w, need in zip(kind.derived.forward.weights, needs[4], strict=True)
         ),
     ]
+
+
+def _again(job: _Job, tensors: Sequence[Tensor], held: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Each piece forward a second time, from the last to the first: its tape, which the next one uses again."""
+    lowered, cuts = job.kind.again, job.cuts
+    run = _forward_run(job, lowered, tensors, [])
+    tape = job.tape(lowered, cuts[0])  # no later piece has more rows
+    unused = [torch.empty_like(h[0]) for h in held]
+    for k in reversed(range(len(cuts))):
+        run(cuts[k], [h[k] for h in held], unused, tape)
+        yield tape
 
 
 def _differentiable(
     job: _Job, tensors: Sequence[Tensor], grads: Sequence[Tensor], needs: Sequence[bool]
 ) -> list[Tensor | None]:
-    x, state, initial, constants, weights = job.split(tensors)
-    request = job.request.replace(x=x, state=state, constants=constants)
-    done = staged.over_leaves(job.derived, request, initial, weights, job.save)
+    x, state, initial, constants, weights = job.kind.split(tensors)
+    request = job.request.replace(x=tuple(x), state=tuple(state), constants=tuple(constants))
+    done = staged.over_leaves(job.kind.derived, request, initial, weights, job.save)
     outputs = (done.y, *done.state, *(done.states or ()))
     pairs = [(o, g) for o, g in zip(outputs, grads, strict=True) if o.requires_grad]
     wanted = [t for t, need in zip(tensors, needs, strict=True) if need]
@@ -412,40 +323,45 @@ def refusal(request: Request) -> str:
     return "" if request.T and request.B else "there is no frame to run"
 
 
+def _frames(request: Request, derived: Derived, wide: int) -> Shares:
+    dealt = split(request.B, torch.get_num_threads(), derived.loop_weights * (8 if wide else 4))
+    if request.lengths is None:
+        return _even(request.T, request.B, request.reverse, dealt)
+    return Shares(request.T, request.B, request.reverse, *dealt, tuple(request.lengths.tolist()))
+
+
 def run(request: Request, save: str | int) -> Result:
     """Run a request whose cell can be derived."""
-    derived = derive(request.cell)
-    graph, dtype = derived.forward.graph, request.x[0].dtype
+    derived, dtype = request.derived, request.x[0].dtype
+    graph = derived.forward.graph
     if request.lengths is not None and not int(request.lengths.max()):
         return staged.run(request, save)  # no frame at all: nothing to be fast at
     work = torch.float64 if dtype is torch.float64 else torch.float32
-    lengths = None if request.lengths is None else tuple(request.lengths.tolist())
-    shares, workers, team = split(
-        request.B, torch.get_num_threads(), loop_weights(derived.forward.staged) * (8 if work is torch.float64 else 4)
+    frames = _frames(request, derived, work is torch.float64)
+    leaves, like = request.leaves, _in(request.x[0], work)
+    given = (request.x, request.state, request.initial() if request.reset is not None else (), request.constants)
+    parts = [[_in(v, work).contiguous() for v in part] for part in given]
+    parts.append(evaluate_weights(graph, derived.forward.weights, lambda path: _in(leaves[path], work), like))
+    recorded = torch.is_grad_enabled()
+    needs = tuple([tuple([recorded and t.requires_grad for t in part]) for part in parts])
+    within = _WITHIN_ROWS * frames.shares <= frames.B
+    key = ("native kind", work, request.return_states, within, needs)
+    kind = derived.memo.get(key) or derived.memo.setdefault(
+        key, Kind(derived, work, request.return_states, within, needs)
     )
-    frames = Shares(request.T, request.B, request.reverse, shares, workers, team, lengths)
-    named = leaves_of(request.cell)
-    weights = evaluate_weights(
-        graph, derived.forward.weights, lambda path: named[path].to(work), torch.empty((), dtype=work)
-    )
-    parts: list[Leaves] = [
-        request.x,
-        request.state,
-        request.initial() if request.reset is not None else (),
-        request.constants,
-    ]
-    tensors = [v.to(work).contiguous() for part in parts for v in part] + weights
-    if not torch.is_grad_enabled():  # autograd would still say that weights need a gradient, and all would be kept
-        tensors = [t.detach() for t in tensors]
-    job = _Job(request, derived, frames, save, work, (*map(len, parts), len(weights)))
-    outputs = [o.to(dtype) for o in _Scan.apply(job, *tensors)]
+    job, tensors = _Job(request, kind, frames, save), [t for part in parts for t in part]
+    if recorded or torch._C._get_tracing_state() is not None:
+        outputs = _Scan.apply(job, *tensors)
+    else:  # half of a small call would be autograd's
+        outputs, _ = _forward(job, tensors)
+    y, *rest = [_in(o, dtype) for o in outputs]
     K = len(graph.states)
-    state, every = tuple(outputs[1 : 1 + K]), None
+    state, every = tuple(rest[:K]), None
     if request.return_states:
-        every = tuple(outputs[1 + K :])
+        every = tuple(rest[K:])
         if request.lengths is not None:  # where no frame ran, the state of before or after
             padding = request.state if request.reverse else state
             valid = torch.arange(request.T)[:, None] < request.lengths
-            like = lambda v: valid.reshape(*valid.shape, *[1] * (v.dim() - 2))
-            every = tuple(torch.where(like(v), v, p) for v, p in zip(every, padding, strict=True))
-    return Result(outputs[0], state, every)
+            wide = lambda v: valid.reshape(*valid.shape, *[1] * (v.dim() - 2))
+            every = tuple(torch.where(wide(v), v, p) for v, p in zip(every, padding, strict=True))
+    return Result(y, state, every)

@@ -34,9 +34,10 @@ def options(
     Args:
         executor: ``"auto"``, or a name from :func:`recurra.executors`.
         save: what a scan keeps for its backward pass. ``"all"`` keeps each value the derivatives need; ``"sqrt"`` keeps
-            the states at √T frames and computes the rest again, which costs up to one more forward pass and keeps
-            memory O(√T); a number is a budget in bytes, met by as few pieces of time as it takes. A budget below what
-            one frame at a time needs is met as nearly as can be. Only ``staged`` can keep less than all.
+            the states at no more than √T frames and computes the rest again, which costs up to one more forward pass
+            and keeps memory O(√T); a number is a budget in bytes, met by as few pieces of time as it takes. A budget
+            below what one frame at a time needs is met as nearly as can be. Only ``native`` and ``staged`` can keep
+            less than all.
         check_nan: whether NaN in the valid frames of an input is an error (on the CPU, by one pass of a sum).
 
     Raises:

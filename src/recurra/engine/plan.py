@@ -31,10 +31,8 @@ class Executor:
 def _staged_refusal(request: Request) -> str:
     if torch._C._are_functorch_transforms_active():
         return "inside of torch.func, which transforms the plain loop"
-    try:
-        derive(request.cell)
-    except UnderivableStepError as refusal:
-        return str(refusal).splitlines()[0] + f" ({_received(refusal)})"
+    if isinstance(request.derivation, UnderivableStepError):
+        return str(request.derivation).splitlines()[0] + f" ({_received(request.derivation)})"
     return ""
 
 
@@ -45,7 +43,7 @@ def _native_refusal(request: Request) -> str:
 def _associative_refusal(request: Request) -> str:
     if why := _staged_refusal(request):
         return why
-    if derive(request.cell).forward.staged.linearity is not Linearity.DIAGONAL:
+    if request.derived.forward.staged.linearity is not Linearity.DIAGONAL:
         return "the recurrence is not linear in its state, unit by unit"
     return "" if request.T and request.B else "there is no frame to run"
 
@@ -178,9 +176,8 @@ def execute(request: Request) -> Result:
     executor, _ = choose(request)
     options, kind = current_options(), type(request.cell)
     if executor.name == "reference" and options.executor == "auto" and kind not in _WARNED:
-        try:
-            derive(request.cell)
-        except UnderivableStepError as refusal:
+        refusal = request.derivation
+        if isinstance(refusal, UnderivableStepError):
             _WARNED.add(kind)  # once a class: a warning a call would drown the rest
             warnings.warn(
                 f"{kind.__name__} runs in the plain loop, which is slow: {_received(refusal)}. "

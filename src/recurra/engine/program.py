@@ -247,29 +247,39 @@ def evaluate_weights(
         leaves: gives the tensor of a leaf by its name.
         like: what tensors made from nothing take their dtype and device from.
     """
-    values: dict[int, Any] = {}
+    values = _Weights(graph, leaves, like)
+    return [values[i] for i in wanted]
 
-    def value(i: int) -> Any:
-        if i not in values:
-            node = graph.nodes[i]
-            if node.op == "leaf":
-                values[i] = leaves(node.attrs[1])
-            elif node.op == "full":
-                values[i] = torch.full(extent(node.shape), node.attrs, dtype=like.dtype, device=like.device)
-            elif node.op == "item":
-                values[i] = value(node.args[0])[node.attrs]
-            elif node.op == "call":
-                function, args, kwargs = node.attrs
-                values[i] = function(*map(filled, args), **{k: filled(v) for k, v in kwargs})
-            elif node.op == "const":
-                values[i] = node.attrs
-            else:  # a primitive that a rewrite moved here
-                values[i] = OPS[node.op].torch(*map(value, node.args), attrs=node.attrs)  # type: ignore[misc]
-        return values[i]
 
-    def filled(argument: Any) -> Any:
+class _Weights(dict[int, Any]):
+    """The values of WEIGHT nodes, each made when it is first asked for.
+
+    Functions that call each other would do, but they are a cycle, and keep all these tensors until a collection.
+    """
+
+    def __init__(self, graph: StepGraph, leaves: Callable[[Any], Tensor], like: Tensor):
+        super().__init__()
+        self.graph, self.leaves, self.like = graph, leaves, like
+
+    def __missing__(self, i: int) -> Any:
+        node = self.graph.nodes[i]
+        if node.op == "leaf":
+            made: Any = self.leaves(node.attrs[1])
+        elif node.op == "full":
+            made = torch.full(extent(node.shape), node.attrs, dtype=self.like.dtype, device=self.like.device)
+        elif node.op == "item":
+            made = self[node.args[0]][node.attrs]
+        elif node.op == "call":
+            function, args, kwargs = node.attrs
+            made = function(*map(self._filled, args), **{k: self._filled(v) for k, v in kwargs})
+        elif node.op == "const":
+            made = node.attrs
+        else:  # a primitive that a rewrite moved here
+            made = OPS[node.op].torch(*[self[a] for a in node.args], attrs=node.attrs)  # type: ignore[misc]
+        self[i] = made
+        return made
+
+    def _filled(self, argument: Any) -> Any:
         if isinstance(argument, Ref):
-            return value(argument.node)
-        return tuple(map(filled, argument)) if type(argument) is tuple else argument
-
-    return [value(i) for i in wanted]
+            return self[argument.node]
+        return tuple(map(self._filled, argument)) if type(argument) is tuple else argument

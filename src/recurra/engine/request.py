@@ -1,13 +1,16 @@
 """What a scan is asked to do, checked once, in one form for every executor."""
 
+import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from recurra.cells import Cell
-from recurra.errors import LengthsError, NaNInputError, ResetError
+from recurra.engine.derive import Derived, derivation, survey
+from recurra.errors import LengthsError, NaNInputError, ResetError, UnderivableStepError
 
 Leaves = tuple[Tensor, ...]
 
@@ -34,6 +37,28 @@ class Request:
     def B(self) -> int:
         """Sequences."""
         return self.x[0].shape[1]
+
+    @cached_property
+    def _derivation(self) -> tuple[dict[str, Tensor], Derived | UnderivableStepError]:
+        leaves, structure = survey(self.cell)
+        return leaves, derivation(self.cell, leaves, structure)
+
+    @property
+    def leaves(self) -> dict[str, Tensor]:
+        """The cell's parameters and buffers by path, as they are now."""
+        return self._derivation[0]
+
+    @property
+    def derivation(self) -> Derived | UnderivableStepError:
+        """The cell's derived step, or why there is none."""
+        return self._derivation[1]
+
+    @property
+    def derived(self) -> Derived:
+        """The derived step of a cell that has one."""
+        found = self.derivation
+        assert not isinstance(found, UnderivableStepError)
+        return found
 
     def step(self, x: Leaves, state: Leaves, constants: Leaves) -> tuple[Tensor, Leaves]:
         """One step of the cell, from leaves to leaves."""
@@ -91,7 +116,7 @@ def check_nan(x: Leaves, lengths: Tensor | None) -> None:
     if torch._C._are_functorch_transforms_active():
         return
     for leaf in x:
-        if leaf.device.type != "cpu" or bool(leaf.detach().sum().isfinite()):
+        if not leaf.is_cpu or math.isfinite((leaf.detach() if leaf.requires_grad else leaf).sum()):
             continue
         bad = leaf.detach().isnan()
         if lengths is not None:
