@@ -150,7 +150,7 @@ def contractions(step: Backward) -> list[Contraction]:
             alone = node.op == "mul" and not graph.uses[g] and graph.outputs.count(g) == 1
             frames = all(step.staged.scope[a] is Scope.FRAME for a in node.args)
             if alone and frames and all(extent(graph.nodes[a].shape) == extent(node.shape) for a in node.args):
-                made.append(Contraction(*node.args, width=(width, 0)))
+                made.append(Contraction(node.args[0], node.args[1], width=(width, 0)))
             else:
                 made.append(Contraction(g, None, width=(width, 0)))
             continue

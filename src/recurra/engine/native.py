@@ -143,12 +143,12 @@ def _bound(
     return run
 
 
-def _of_sequences(staged: Staged, values: dict[int, Any]) -> dict[int, Tensor]:
+def _of_sequences(staged: Staged, values: dict[int, Any], dtype: torch.dtype) -> dict[int, Tensor]:
     """The values that have one row a sequence: a few, made by torch. `values` holds constants and weights."""
     graph, known = staged.graph, dict(values)
     for i, node in graph:
         if node.op == "const":
-            known[i] = node.attrs
+            known[i] = graph.number(i, dtype)
         elif staged.scope[i] is Scope.SEQUENCE and i not in known:
             known[i] = OPS[node.op].torch(*[known[a] for a in node.args], attrs=node.attrs)  # type: ignore[misc]
     return {i: v for i, v in known.items() if staged.scope[i] is Scope.SEQUENCE}
@@ -212,7 +212,7 @@ def _forward_run(job: _Job, lowered: Lowered, tensors: Sequence[Tensor], outputs
         inputs=[x[k] for k in lowered.program.inputs],
         outputs=outputs,
         weights=by_node,
-        once=_of_sequences(job.kind.derived.forward.staged, by_node | given) if given else {},
+        once=_of_sequences(job.kind.derived.forward.staged, by_node | given, job.kind.dtype) if given else {},
         initial=initial,
     )
 
@@ -236,9 +236,10 @@ def _backward(
     given[0] = dy
     once: dict[int, Tensor] = {}
     if step.saved_once:
-        fixed = _of_sequences(kind.derived.forward.staged, by_node | dict(zip(graph.constants, constants, strict=True)))
+        fixed = by_node | dict(zip(graph.constants, constants, strict=True))
+        fixed = _of_sequences(kind.derived.forward.staged, fixed, kind.dtype)
         known = {n: fixed[i] for n, i in zip(staged_step.graph.constants, step.saved_once, strict=True)}
-        once = _of_sequences(staged_step, values | known)
+        once = _of_sequences(staged_step, values | known, kind.dtype)
     outputs = job.outputs(lowered)
     caught = [torch.zeros_like(i) for i in initial]
     run = _bound(

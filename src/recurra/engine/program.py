@@ -51,10 +51,6 @@ class Program:
         return tuple(sorted(a for a in read if scope[a] is Scope.WEIGHT and self.graph.nodes[a].op != "const"))
 
     @cached_property
-    def _numbers(self) -> list[Any]:
-        return [node.attrs if node.op == "const" else None for _, node in self.graph]
-
-    @cached_property
     def _calls(self) -> dict[Stage | Scope, tuple[Call, ...]]:
         """The calls of each stage; what HOIST computes once a sequence is under ``Scope.SEQUENCE``."""
         graph, scope = self.graph, self.staged.scope
@@ -113,7 +109,8 @@ class Program:
             parallel: solve the LOOP, which is linear in its state, for all frames at once.
         """
         graph, scope, stage, N = self.graph, self.staged.scope, self.staged.stage, sum(sizes)
-        values = list(self._numbers)
+        dtype = (*inputs, *state)[0].dtype
+        values: list[Any] = [graph.number(i, dtype) if node.op == "const" else None for i, node in graph]
         for places, given in ((self.weights, weights), (graph.inputs, inputs), (graph.constants, constants)):
             for i, v in zip(places, given, strict=True):
                 values[i] = v
@@ -273,7 +270,7 @@ class _Weights(dict[int, Any]):
             function, args, kwargs = node.attrs
             made = function(*map(self._filled, args), **{k: self._filled(v) for k, v in kwargs})
         elif node.op == "const":
-            made = node.attrs
+            made = self.graph.number(i, self.like.dtype)
         else:  # a primitive that a rewrite moved here
             made = OPS[node.op].torch(*[self[a] for a in node.args], attrs=node.attrs)  # type: ignore[misc]
         self[i] = made

@@ -264,12 +264,12 @@ class _Lowering:
                     addend = b if b is NONE else Operand(b.buffer, b.offset + block * n)
                     matrix = self.program.matrix(row.source, head, (n, k))
                     d, x = Operand(self.own[i], block * n), Operand(a.buffer, a.offset + block * k)
-                    out.append(Instruction(Kind.GEMM, d, x, addend, n=n, k=k, matrix=matrix))
+                    out.append(Instruction(Kind.GEMM, d, x, addend, NONE, n, k, matrix=matrix))
             case "reduce" if row.reduction == "inverse_deviation":
                 pass  # the standardisation that reads it leaves it there
             case "reduce":
-                size = {"n": row.inner, "k": row.outer}
-                out.append(Instruction(Kind.REDUCE, d, a, b, c, **size, reduction=row.reduction, number=row.number))
+                n, k = row.inner, row.outer
+                out.append(Instruction(Kind.REDUCE, d, a, b, c, n, k, reduction=row.reduction, number=row.number))
             case _:
                 out.append(Instruction(Kind.MAP, d, a, pairs=row.pairs))
 

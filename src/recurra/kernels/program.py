@@ -154,8 +154,8 @@ class Program:
                 pairs += [x for pair in i.pairs for x in pair]
                 numbers.append(i.number)
                 op = REDUCTIONS.index(i.reduction) if i.reduction else 0
-                count = len(i.micros) + len(i.pairs)
-                rows[-1].append((i.kind, op, *i.d, *i.a, *i.b, *i.c, i.n, i.k, i.matrix, first, count, len(numbers) - 1))
+                sizes = (i.n, i.k, i.matrix, first, len(i.micros) + len(i.pairs), len(numbers) - 1)
+                rows[-1].append((i.kind, op, *i.d, *i.a, *i.b, *i.c, *sizes))
         return {
             "buffers": self.buffers,
             "instructions": [[tuple(map(int, i)) for i in stage] for stage in rows],

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import torch
+
 from recurra.shapes import ONE, Dim, Shape, broadcast, extent, show
 from recurra.steps.ops import OPS, Kind
 
@@ -73,6 +75,16 @@ class StepGraph:
             for a in node.args:
                 readers[a].append(i)
         return tuple(map(tuple, readers))
+
+    def number(self, node: int, dtype: torch.dtype) -> Any:
+        """A constant: a float; a tensor where torch's choice between two of them would have its default dtype."""
+        return torch.tensor(self.nodes[node].attrs, dtype=dtype) if node in self._chosen else self.nodes[node].attrs
+
+    @cached_property
+    def _chosen(self) -> frozenset[int]:
+        number = lambda a: self.nodes[a].op == "const"
+        pairs = [n.args[1:] for n in self.nodes if n.op == "where" and all(map(number, n.args[1:]))]
+        return frozenset(a for pair in pairs for a in pair)
 
 
 def _show_attrs(node: Node) -> str:
@@ -204,7 +216,7 @@ class Expr:
         return Expr(self.builder, self.builder.add(op, [self.node], shape, axes))
 
     def standardize(self, count: int, eps: float) -> "Expr":
-        """``(x - mean) s``, ``s = 1 / √(var + eps)`` over the last `count` axes; s is a value of its own, to be kept."""
+        """``(x - mean) s``, ``s = 1 / √(var + eps)`` over the last `count` axes; s is a value too, to be kept."""
         lead = (*self.shape[: len(self.shape) - count], *[ONE] * count)
         scale = self.builder.add("inverse_deviation", [self.node], lead, (count, eps))
         return Expr(self.builder, self.builder.add("standardize", [self.node, scale], self.shape, (count, eps)))

@@ -69,7 +69,8 @@ def _expand(a: Tensor, *, attrs: Any) -> Tensor:
 
 def _inverse_deviation(a: Tensor, *, attrs: Any) -> Tensor:
     count, eps = attrs
-    return (a.var(tuple(range(-count, 0)), unbiased=False, keepdim=True) + eps).rsqrt()
+    variance = torch.var(a, tuple(range(-count, 0)), correction=0, keepdim=True)
+    return torch.rsqrt(variance + eps)
 
 
 def _standardize(a: Tensor, scale: Tensor, *, attrs: Any) -> Tensor:

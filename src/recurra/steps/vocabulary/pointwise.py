@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from recurra.steps.graph import Expr
 from recurra.steps.vocabulary.table import RULES, Lifter, Refusal, applied, operands, refuse_inplace, rule
 
@@ -66,6 +68,8 @@ def converted(t: Lifter, input: Any) -> Expr:
 @rule("where")
 def where(t: Lifter, condition: Any, input: Any, other: Any) -> Expr:
     """``condition ? input : other``."""
+    if all(isinstance(v, int | float) for v in (input, other)):  # torch chooses between numbers in its default dtype
+        input, other = (torch.tensor(float(v)).item() for v in (input, other))
     c, a, b = operands(t, condition, input, other)
     return c.pointwise("where", a, b)
 
