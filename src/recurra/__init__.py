@@ -52,6 +52,7 @@ _NAMES = {
     "LayerState": "layers",
     "RNN": "layers",
     "Recurrent": "layers",
+    "Stream": "layers",
     "accelerate": "layers",
 }
 _MODULES = ("cells", "data", "engine", "errors", "layers", "shapes", "steps", "tasks", "testing", "train")
@@ -93,7 +94,7 @@ if TYPE_CHECKING:
         zoneout,
     )
     from recurra.engine import executors, explain, options, plan_for, scan
-    from recurra.layers import GRU, LSTM, RNN, LayerState, Recurrent, accelerate
+    from recurra.layers import GRU, LSTM, RNN, LayerState, Recurrent, Stream, accelerate
 
 __all__ = [
     "GRU",
@@ -127,6 +128,7 @@ __all__ = [
     "SLSTMState",
     "SRUCell",
     "SRUState",
+    "Stream",
     "__version__",
     "accelerate",
     "cells",

@@ -23,8 +23,8 @@ from recurra.shapes import extent
 from recurra.steps.ops import OPS
 from recurra.steps.stages import Scope, Staged
 
-_CHUNK_ROWS = 256  # rows of a chunk of time: its values stay in a second-level cache
-_WITHIN_ROWS = 8  # from so many rows of a frame on, pointwise work is done inside of the loop
+CHUNK_ROWS = 256  # rows of a chunk of time: its values stay in a second-level cache
+WITHIN_ROWS = 8  # from so many rows of a frame on, pointwise work is done inside of the loop
 # Rows of a piece of time, at least: its three calls, which pack the weights anew, cost as much as some 30 rows of an
 # LSTM with H = 64, and with twice as many rows its tapes would leave the second-level cache.
 _PIECE_ROWS = 256
@@ -119,7 +119,7 @@ def _bound(
             wide,
             0,
             [
-                *(frames.T, frames.B, first, stop - first, +backwards, +frames.reverse, ragged, _CHUNK_ROWS),
+                *(frames.T, frames.B, first, stop - first, +backwards, +frames.reverse, ragged, CHUNK_ROWS),
                 *(frames.workers, frames.team),
             ],
             frames.share_start,
@@ -143,7 +143,7 @@ def _bound(
     return run
 
 
-def _of_sequences(staged: Staged, values: dict[int, Any], dtype: torch.dtype) -> dict[int, Tensor]:
+def of_sequences(staged: Staged, values: dict[int, Any], dtype: torch.dtype) -> dict[int, Tensor]:
     """The values that have one row a sequence: a few, made by torch. `values` holds constants and weights."""
     graph, known = staged.graph, dict(values)
     for i, node in graph:
@@ -212,7 +212,7 @@ def _forward_run(job: _Job, lowered: Lowered, tensors: Sequence[Tensor], outputs
         inputs=[x[k] for k in lowered.program.inputs],
         outputs=outputs,
         weights=by_node,
-        once=_of_sequences(job.kind.derived.forward.staged, by_node | given, job.kind.dtype) if given else {},
+        once=of_sequences(job.kind.derived.forward.staged, by_node | given, job.kind.dtype) if given else {},
         initial=initial,
     )
 
@@ -237,9 +237,9 @@ def _backward(
     once: dict[int, Tensor] = {}
     if step.saved_once:
         fixed = by_node | dict(zip(graph.constants, constants, strict=True))
-        fixed = _of_sequences(kind.derived.forward.staged, fixed, kind.dtype)
+        fixed = of_sequences(kind.derived.forward.staged, fixed, kind.dtype)
         known = {n: fixed[i] for n, i in zip(staged_step.graph.constants, step.saved_once, strict=True)}
-        once = _of_sequences(staged_step, values | known, kind.dtype)
+        once = of_sequences(staged_step, values | known, kind.dtype)
     outputs = job.outputs(lowered)
     caught = [torch.zeros_like(i) for i in initial]
     run = _bound(
@@ -345,7 +345,7 @@ def run(request: Request, save: str | int) -> Result:
     parts.append(evaluate_weights(graph, derived.forward.weights, lambda path: _in(leaves[path], work), like))
     recorded = torch.is_grad_enabled()
     needs = tuple([tuple([recorded and t.requires_grad for t in part]) for part in parts])
-    within = _WITHIN_ROWS * frames.shares <= frames.B
+    within = WITHIN_ROWS * frames.shares <= frames.B
     key = ("native kind", work, request.return_states, within, needs)
     kind = derived.memo.get(key) or derived.memo.setdefault(
         key, Kind(derived, work, request.return_states, within, needs)

@@ -3,5 +3,6 @@
 from recurra.layers.accelerate import Acceleration, accelerate
 from recurra.layers.drop_in import GRU, LSTM, RNN
 from recurra.layers.recurrent import LayerState, Recurrent
+from recurra.layers.stream import Stream
 
-__all__ = ["GRU", "LSTM", "RNN", "Acceleration", "LayerState", "Recurrent", "accelerate"]
+__all__ = ["GRU", "LSTM", "RNN", "Acceleration", "LayerState", "Recurrent", "Stream", "accelerate"]

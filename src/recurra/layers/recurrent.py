@@ -11,6 +11,7 @@ from recurra.cells import Cell, cell_named
 from recurra.cells import learned_state as begin_learned
 from recurra.engine import options, scan
 from recurra.errors import CellDefinitionError, OptionError, ResetError, StateShapeError
+from recurra.layers.stream import Stream, one_way
 
 MakeCell = str | type[Cell[Any]] | Callable[[int, int], Cell[Any]]
 
@@ -133,6 +134,18 @@ class Recurrent(nn.Module):
                 every.append(LayerState(*(_each(run[2], self.batch_first) for run in runs)))
         y = _swap(frames) if self.batch_first else frames
         return (y, tuple(last), tuple(every)) if return_states else (y, tuple(last))
+
+    def stream(self, batch: int = 1, *, weights: str = "float") -> Stream:
+        """Run on frames as they come, in constant memory: see :class:`recurra.layers.Stream`.
+
+        Args:
+            batch: how many sequences there are at first.
+            weights: ``"float"``, ``"bfloat16"`` or ``"int8"``: how the stream holds the weights.
+
+        Raises:
+            OptionError: the layer runs both ways: a stream has no end from which to run back.
+        """
+        return Stream(lambda: one_way(self), batch, batch_first=self.batch_first, weights=weights)
 
     def cells(self) -> list[Cell[Any]]:
         """All cells, layer by layer, forward before backward."""

@@ -130,17 +130,17 @@ void run(const Held& held, int wide, int weights, const Ints& sizes, const Ints&
 // A step held ready: its weights packed, its scratch and its threads' shares kept from one push to the next.
 class Stream {
    public:
-    Stream(const Held& held, int wide, int weights) : program(held.program), wide(wide) {
+    Stream(nb::object held, int wide, int weights)
+        : owner(held), program(nb::cast<const Held&>(held).program), wide(wide) {
         r.weights = Weights(weights), r.workers = r.team = 1;
-        packed = std::make_unique<pool::Block>(size_t(packed_bytes(program, r.weights, wide)));
-        r.packed = packed->data();
     }
 
     // The weights as they are now. The vectors are used where they lie until the next refresh.
     void refresh(const Addresses& vectors_, const Matrices& matrices) {
         const auto mat = strided(matrices);
         vectors = pointers<const void*>(vectors_);
-        r.vectors = vectors.data(), r.matrices = mat.data();
+        packed = std::make_shared<pool::Block>(size_t(packed_bytes(program, r.weights, wide)));
+        r.packed = packed->data(), r.vectors = vectors.data(), r.matrices = mat.data();
         pack(program, r, wide);
         r.matrices = nullptr;
     }
@@ -160,32 +160,67 @@ class Stream {
         r.gates = gates.data();
     }
 
-    // Where states lie, and outputs go.
-    void bind(const Addresses& state_, const Addresses& initial_, const Addresses& outputs_) {
-        state = pointers<void*>(state_), outputs = pointers<void*>(outputs_), initial = pointers<const void*>(initial_);
-        r.state = state.data(), r.last = state.data(), r.initial = initial.data(), r.outputs = outputs.data();
+    // Where states lie, what a reset puts in their place, where outputs go, and what sequences have once.
+    void bind(const Addresses& state_, const Addresses& initial_, const Addresses& outputs_, const Addresses& once_,
+              uint64_t reset) {
+        state = pointers<void*>(state_), outputs = pointers<void*>(outputs_);
+        initial = pointers<const void*>(initial_), once = pointers<const void*>(once_);
+        r.state = state.data(), r.last = state.data(), r.outputs = outputs.data();
+        r.initial = initial.empty() ? nullptr : initial.data(), r.once = once.data();
+        r.reset = reinterpret_cast<const uint8_t*>(reset);
     }
 
-    void push(const Addresses& inputs_, uint64_t places, uint64_t reset, const Addresses& once_) {
-        const auto inputs = pointers<const void*>(inputs_), once = pointers<const void*>(once_);
-        r.inputs = inputs.data(), r.once = once.data();
-        r.places = reinterpret_cast<const int64_t*>(places), r.reset = reinterpret_cast<const uint8_t*>(reset);
-        r.team = team;
+    // False, and nothing done, where it was to `look` and an input is not finite.
+    bool push(const Addresses& inputs_, uint64_t places, bool look) {
+        inputs.clear();
+        for (uint64_t a : inputs_) inputs.push_back(reinterpret_cast<const void*>(a));
+        r.inputs = inputs.data(), r.places = reinterpret_cast<const int64_t*>(places), r.team = team;
         nb::gil_scoped_release released;
+        if (look && !finite()) return false;
         launch(program, r, wide);
+        return true;
     }
+
+    Stream* fork() const { return new Stream(*this, Forked{}); }
 
    private:
+    const nb::object owner;  // of the program
     const Program& program;
     const int wide;
     Run r{};
     Ints share_start, order, lengths;
     int32_t team = 1;
-    std::vector<const void*> vectors, initial;
+    std::vector<const void*> vectors, initial, once, inputs;
     std::vector<void*> state, outputs;
     std::vector<Gate> gates;
-    std::unique_ptr<pool::Block> packed, scratch;
+    std::shared_ptr<pool::Block> packed;  // of all forks
+    std::unique_ptr<pool::Block> scratch;
     size_t room = 0;
+
+    struct Forked {};
+    Stream(const Stream& other, Forked) 
+        : owner(other.owner), program(other.program), wide(other.wide), vectors(other.vectors), packed(other.packed) {
+        r.weights = other.r.weights, r.packed = other.r.packed, r.vectors = vectors.data();
+    }
+
+    template <class T>
+    bool finite(const void* numbers, int64_t count) const {
+        const T* x = static_cast<const T*>(numbers);
+        T nought = 0;  // NaN, where there was one, or infinity
+        for (int64_t i = 0; i < count; i++) nought += x[i] * 0;
+        return nought == 0;
+    }
+
+    bool finite() const {
+        for (int i = 0; i < program.n_buffers; i++) {
+            const Buffer& b = program.buffers[i];
+            if (b.home != Home::INPUT) continue;
+            const int64_t count = int64_t(r.T) * r.B * b.width;
+            const void* numbers = r.inputs[b.index];
+            if (!(wide ? finite<double>(numbers, count) : finite<float>(numbers, count))) return false;
+        }
+        return true;
+    }
 };
 
 template <class T>
@@ -225,10 +260,11 @@ NB_MODULE(_native, m) {
              nb::arg("pairs"), nb::arg("constants"), nb::arg("contractions"), nb::arg("gradients"),
              nb::arg("matrices"), nb::arg("states"), nb::arg("slots"), nb::arg("widest"));
     nb::class_<Stream>(m, "Stream")
-        .def(nb::init<const Held&, int, int>(), nb::keep_alive<1, 2>())
+        .def(nb::init<nb::object, int, int>())
         .def("refresh", &Stream::refresh)
         .def("shape", &Stream::shape)
         .def("bind", &Stream::bind)
+        .def("fork", &Stream::fork, nb::rv_policy::take_ownership)
         .def("push", &Stream::push);
     m.def("run", &run);
     m.def("stride", [](int wide, int32_t width) { return dispatch::kernels().stride[wide](width); });

@@ -1,0 +1,225 @@
+"""A cell held ready between frames: its weights are packed once, its state stays where it is, and frames are pushed.
+
+Where the native machine can run the cell, a push is one call into it on memory that was there before; elsewhere each
+push is a scan. Both give what one scan over all frames would: the same bits on the native machine.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recurra.cells import Cell
+from recurra.engine import native as machine
+from recurra.engine.lowered import Kind
+from recurra.engine.options import current_options, options
+from recurra.engine.plan import choose
+from recurra.engine.program import evaluate_weights
+from recurra.engine.request import Leaves, Request, check_nan
+from recurra.engine.scan import make_request, scan
+from recurra.engine.shares import Shares, split
+from recurra.errors import ExecutorError, OptionError
+from recurra.kernels.cpu import native
+from recurra.shapes import extent, numel
+from recurra.steps.ops import Kind as OpKind
+
+WEIGHTS = {"float": 0, "bfloat16": 1, "int8": 2}  # how packed weights lie in memory, as in kernels/cpu/machine.h
+_BYTES = {"float": 4, "bfloat16": 2, "int8": 1}
+
+
+class CellStream:
+    """The rows of independent sequences, each with its state, which frames are pushed through.
+
+    Args:
+        cell: any.
+        rows: for how many sequences there is room.
+        weights: ``"float"``, ``"bfloat16"`` or ``"int8"`` (a factor a row): how the native machine holds them. They are
+            computed with in float32.
+
+    Attributes:
+        state: a leaf each, ``(rows, ...)``.
+
+    Raises:
+        OptionError: the weights are of no such kind, or the cell is in training and would draw masks anew in each push.
+        ExecutorError: fewer bits are wanted, and the native machine cannot run the cell.
+    """
+
+    def __init__(self, cell: Cell[Any], rows: int, *, weights: str = "float"):
+        if weights not in WEIGHTS:
+            raise OptionError(f"weights must be one of {', '.join(WEIGHTS)}", received=repr(weights))
+        if cell.training and type(cell).prepare is not Cell.prepare:
+            raise OptionError(
+                f"{type(cell).__name__} draws masks in training, and a stream would draw them anew in each push",
+                instead="eval() of the layer first",
+            )
+        self.cell, self.weights = cell, weights
+        self.state: list[Tensor] = [s.clone() for s in self._initial(rows)]
+        self.held: _Held | None = None
+        with torch.no_grad():
+            request = self._request()
+            if choose(request)[0].name == "native":
+                self.held = _Held(self, request)
+            elif weights != "float":
+                why = machine.refusal(request) or f"options choose {choose(request)[0].name}"
+                raise ExecutorError(f"weights={weights!r} need the native machine: {why}", received=type(cell).__name__)
+
+    @property
+    def executor(self) -> str:
+        """Who runs the pushes: ``native``, or ``scan``."""
+        return "native" if self.held else "scan"
+
+    def refresh(self, cell: Cell[Any]) -> None:
+        """Take the weights of a cell of the same structure."""
+        self.cell = cell
+        if self.held:
+            with torch.no_grad():
+                self.held.refresh(self._request())
+
+    def fork(self) -> "CellStream":
+        """The same weights, packed once, and a copy of the state."""
+        made: CellStream = object.__new__(CellStream)
+        made.__dict__.update(self.__dict__)
+        made.state = [s.clone() for s in self.state]
+        if self.held:
+            made.held = self.held.fork(made)
+        return made
+
+    def take(self, state: Sequence[Tensor]) -> None:
+        """Another state, of any number of rows."""
+        self.state = [s.clone() for s in state]
+        if self.held:
+            self.held.moved()
+
+    def reset(self, rows: Tensor | None) -> None:
+        """Set the initial state in these rows, or in all."""
+        for s, first in zip(self.state, self._initial(len(self.state[0]) if rows is None else len(rows)), strict=True):
+            s[slice(None) if rows is None else rows] = first.to(s.dtype)
+
+    @torch.no_grad()
+    def push(
+        self, x: Any, rows: Tensor | None = None, *, lengths: Any = None, reset: Any = None, return_states: bool = False
+    ) -> tuple[Tensor, Leaves | None]:
+        """Frames ``x (T, B, ...)`` for these rows (all of them, where there are as many): ``y`` and the states."""
+        if self.held:
+            return self.held.push(x, rows, lengths, reset, return_states)
+        state = self.state if rows is None else [s[rows] for s in self.state]
+        first = self.cell.State(*state)
+        y, last, *every = scan(self.cell, x, first, lengths=lengths, reset=reset, return_states=return_states)
+        for s, new in zip(self.state, last, strict=True):
+            s[slice(None) if rows is None else rows] = new
+        return y, tuple(every[0]) if every else None
+
+    def _initial(self, rows: int) -> Leaves:
+        with torch.no_grad():
+            return tuple(self.cell.initial_state(rows))
+
+    def _request(self) -> Request:
+        """One of a single frame."""
+        weight = next(iter(self.cell.parameters()), torch.empty(()))
+        leaves = [weight.new_zeros(1, 1, *extent(s)) for s in self.cell.input_shapes.values()]
+        return make_request(self.cell, leaves[0] if self.cell.Input is None else self.cell.Input(*leaves))
+
+
+class _Held:
+    """What the native machine keeps of a stream: its weights, packed, and what pushes of one shape have in common."""
+
+    def __init__(self, stream: CellStream, request: Request):
+        self.stream = stream
+        self.dtype = request.x[0].dtype
+        self.work = torch.float64 if self.dtype is torch.float64 else torch.float32
+        if self.work is torch.float64 and stream.weights != "float":
+            raise OptionError("weights in fewer bits are computed with in float32", received="a cell in float64")
+        self.derived = request.derived
+        graph = self.derived.forward.graph
+        numbers = sum(numel(graph.nodes[n.args[1]].shape) for _, n in graph if n.kind is OpKind.CONTRACTION)
+        self.bytes = numbers * (8 if self.work is torch.float64 else _BYTES[stream.weights])
+        cell = stream.cell
+        self.plain = type(cell).prepare is Cell.prepare and cell.Input is None and self.dtype is self.work
+        self.moved()
+        self.refresh(request)
+
+    def moved(self) -> None:
+        """The state lies elsewhere."""
+        self.stream.state = [_in(s, self.work).contiguous() for s in self.stream.state]
+        self.known: tuple[Any, ...] | None = None  # what the last push was like, where the next may be alike
+
+    def refresh(self, request: Request) -> None:
+        """Take the weights of a request."""
+        leaves, forward = request.leaves, self.derived.forward
+        like = torch.empty((), dtype=self.work)
+        found = evaluate_weights(forward.graph, forward.weights, lambda path: _in(leaves[path], self.work), like)
+        self.values = dict(zip(forward.weights, (v.detach().clone() for v in found), strict=True))
+        self.packed: dict[tuple[bool, bool], tuple[Kind, Any, list[Tensor]]] = {}
+        self.known = None
+
+    def fork(self, stream: CellStream) -> "_Held":
+        made: _Held = object.__new__(_Held)
+        made.__dict__.update(self.__dict__)
+        made.packed = {key: (kind, step.fork(), vectors) for key, (kind, step, vectors) in self.packed.items()}
+        made.stream, made.known = stream, None
+        return made
+
+    def push(
+        self, x: Any, rows: Tensor | None, lengths: Any, reset: Any, return_states: bool
+    ) -> tuple[Tensor, Leaves | None]:
+        alike = self.plain and lengths is None and reset is None and isinstance(x, Tensor) and x.is_contiguous()
+        key = (x.shape, x.dtype, return_states, torch.get_num_threads()) if alike else None
+        if key is None or key != self.known:
+            inputs = self._prepare(x, lengths, reset, return_states)
+            self.known = key
+        else:
+            inputs = (x,)
+        if inputs[0].numel():
+            addresses, places = [v.data_ptr() for v in inputs], 0 if rows is None else rows.data_ptr()
+            look = lengths is None and current_options().check_nan
+            if not self.step.push(addresses, places, look):
+                check_nan(inputs, None)
+                self.step.push(addresses, places, False)  # infinity is let through
+        return self.y, self.states
+
+    def _prepare(self, x: Any, lengths: Any, reset: Any, return_states: bool) -> Leaves:
+        """Everything but the frames' numbers and the rows; gives the frames as the machine reads them."""
+        with options(check_nan=current_options().check_nan and lengths is not None):  # else the machine looks
+            request = make_request(self.stream.cell, x, None, None, lengths, reset, False, return_states)
+        T, B, work = request.T, request.B, self.work
+        ragged = None if request.lengths is None else tuple(request.lengths.tolist())
+        frames = Shares(T, B, False, *split(B, torch.get_num_threads(), self.bytes), ragged)
+        kind, self.step, vectors = self._packed(machine.WITHIN_ROWS * frames.shares <= B, return_states)
+        outputs = [torch.zeros(T, B, *row, dtype=work) for row in kind.forward.outputs]
+        mask = None if request.reset is None else request.reset.contiguous()
+        initial = [] if mask is None else [_in(s, work).contiguous() for s in request.initial()]
+        once: list[Tensor] = []
+        if kind.graph.constants:
+            given = self.values | dict(zip(kind.graph.constants, request.constants, strict=True))
+            found = machine.of_sequences(self.derived.forward.staged, given, work)
+            once = [_in(found[i], work).contiguous() for i in kind.forward.program.once]
+        if T and B:
+            rows = min(machine.CHUNK_ROWS, T * B)
+            sizes = (T, B, ragged is not None, rows, frames.share_start, frames.order, frames.row_lengths)
+            self.step.shape(*sizes, frames.workers, frames.team)
+            lists = [[t.data_ptr() for t in v] for v in (self.stream.state, initial, outputs, once)]
+            self.step.bind(*lists, 0 if mask is None else mask.data_ptr())
+        self.bound = (outputs, initial, once, mask, vectors)  # alive as long as the machine may use them
+        by_node = dict(zip(kind.forward.program.outputs, outputs, strict=True))
+        self.y, *every = (_in(by_node[i], self.dtype) for i in kind.outputs)
+        self.states = tuple(every) if return_states else None
+        return tuple(_in(v, work).contiguous() for v in request.x)
+
+    def _packed(self, within: bool, every: bool) -> tuple[Kind, Any, list[Tensor]]:
+        """The step in the machine's hands, with the vectors that it reads where they lie."""
+        if (within, every) not in self.packed:
+            graph, values = self.derived.forward.graph, self.values
+            counts = (len(graph.inputs), len(graph.states), 0, len(graph.constants), len(values))
+            kind = Kind(self.derived, self.work, every, within, tuple((False,) * n for n in counts))
+            program = kind.forward.program
+            step = native().Stream(kind.forward.handle, kind.wide, WEIGHTS[self.stream.weights])
+            vectors = [values[i].expand(shape).contiguous() for i, shape in program.vectors]
+            matrices = [values[i] if head is None else values[i][head] for i, head in program.matrices]
+            step.refresh([v.data_ptr() for v in vectors], [(m.data_ptr(), *m.stride()) for m in matrices])
+            self.packed[within, every] = kind, step, vectors
+        return self.packed[within, every]
+
+
+def _in(value: Tensor, dtype: torch.dtype) -> Tensor:
+    return value if value.dtype is dtype else value.to(dtype)
