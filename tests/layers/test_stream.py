@@ -16,6 +16,7 @@ from recurra.errors import (
     LengthsError,
     NaNInputError,
     OptionError,
+    ResetError,
     StateShapeError,
 )
 from recurra.kernels.cpu import native
@@ -287,6 +288,8 @@ def test_what_does_not_fit_is_said():
         stream.push(torch.zeros(2, D), lengths=torch.tensor([1, 1]))
     with pytest.raises(LengthsError, match="lengths must be between"):
         stream.push(torch.zeros(2, 1, D), lengths=torch.tensor([1, 2]))
+    with pytest.raises(ResetError, match="reset must be"):
+        stream.push(torch.zeros(2, D), reset=[True, False])
     with pytest.raises(NaNInputError, match="the input holds NaN"):
         stream.push(torch.tensor([[0.0] * D, [float("nan")] * D]))
     with pytest.raises(OptionError, match="computed with in float32"):

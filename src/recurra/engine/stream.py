@@ -96,19 +96,34 @@ class CellStream:
         for s, first in zip(self.state, self._initial(len(self.state[0]) if rows is None else len(rows)), strict=True):
             s[slice(None) if rows is None else rows] = first.to(s.dtype)
 
-    @torch.no_grad()
     def push(
-        self, x: Any, rows: Tensor | None = None, *, lengths: Any = None, reset: Any = None, return_states: bool = False
+        self,
+        x: Any,
+        rows: Tensor | None = None,
+        *,
+        frame: bool = False,
+        lengths: Any = None,
+        reset: Any = None,
+        return_states: bool = False,
     ) -> tuple[Tensor, Leaves | None]:
-        """Frames ``x (T, B, ...)`` for these rows (all of them, where there are as many): ``y`` and the states."""
+        """``x (T, B, ...)``, or one `frame` ``(B, ...)``, for these rows or all: ``y``, and states where wanted."""
         if self.held:
-            return self.held.push(x, rows, lengths, reset, return_states)
+            return self.held.push(x, rows, frame, lengths, reset, return_states)
+        return self._scan(x, rows, frame, lengths, reset, return_states)
+
+    @torch.no_grad()
+    def _scan(
+        self, x: Any, rows: Tensor | None, frame: bool, lengths: Any, reset: Any, return_states: bool
+    ) -> tuple[Tensor, Leaves | None]:
+        x, reset = _piece(x, frame), _piece(reset, frame)
         state = self.state if rows is None else [s[rows] for s in self.state]
         first = self.cell.State(*state)
         y, last, *every = scan(self.cell, x, first, lengths=lengths, reset=reset, return_states=return_states)
         for s, new in zip(self.state, last, strict=True):
             s[slice(None) if rows is None else rows] = new
-        return y, tuple(every[0]) if every else None
+        leaves = (y, *every[0]) if every else (y,)
+        y, *states = [v[0] for v in leaves] if frame else leaves
+        return y, tuple(states) if every else None
 
     def _initial(self, rows: int) -> Leaves:
         with torch.no_grad():
@@ -161,25 +176,27 @@ class _Held:
         return made
 
     def push(
-        self, x: Any, rows: Tensor | None, lengths: Any, reset: Any, return_states: bool
+        self, x: Any, rows: Tensor | None, frame: bool, lengths: Any, reset: Any, return_states: bool
     ) -> tuple[Tensor, Leaves | None]:
         alike = self.plain and lengths is None and reset is None and isinstance(x, Tensor) and x.is_contiguous()
         key = (x.shape, x.dtype, return_states, torch.get_num_threads()) if alike else None
+        inputs: Leaves = (x,)
         if key is None or key != self.known:
-            inputs = self._prepare(x, lengths, reset, return_states)
+            inputs = self._prepare(x, frame, lengths, reset, return_states)
             self.known = key
-        else:
-            inputs = (x,)
         if inputs[0].numel():
             addresses, places = [v.data_ptr() for v in inputs], 0 if rows is None else rows.data_ptr()
             look = lengths is None and current_options().check_nan
             if not self.step.push(addresses, places, look):
                 check_nan(inputs, None)
                 self.step.push(addresses, places, False)  # infinity is let through
-        return self.y, self.states
+        y, *states = self.results if self.dtype is self.work else [_in(v, self.dtype) for v in self.results]
+        return y, tuple(states) if return_states else None
 
-    def _prepare(self, x: Any, lengths: Any, reset: Any, return_states: bool) -> Leaves:
+    @torch.no_grad()
+    def _prepare(self, x: Any, frame: bool, lengths: Any, reset: Any, return_states: bool) -> Leaves:
         """Everything but the frames' numbers and the rows; gives the frames as the machine reads them."""
+        x, reset = _piece(x, frame), _piece(reset, frame)
         with options(check_nan=current_options().check_nan and lengths is not None):  # else the machine looks
             request = make_request(self.stream.cell, x, None, None, lengths, reset, False, return_states)
         T, B, work = request.T, request.B, self.work
@@ -202,8 +219,7 @@ class _Held:
             self.step.bind(*lists, 0 if mask is None else mask.data_ptr())
         self.bound = (outputs, initial, once, mask, vectors)  # alive as long as the machine may use them
         by_node = dict(zip(kind.forward.program.outputs, outputs, strict=True))
-        self.y, *every = (_in(by_node[i], self.dtype) for i in kind.outputs)
-        self.states = tuple(every) if return_states else None
+        self.results = [by_node[i][0] if frame else by_node[i] for i in kind.outputs]
         return tuple(_in(v, work).contiguous() for v in request.x)
 
     def _packed(self, within: bool, every: bool) -> tuple[Kind, Any, list[Tensor]]:
@@ -219,6 +235,13 @@ class _Held:
             step.refresh([v.data_ptr() for v in vectors], [(m.data_ptr(), *m.stride()) for m in matrices])
             self.packed[within, every] = kind, step, vectors
         return self.packed[within, every]
+
+
+def _piece(x: Any, frame: bool) -> Any:
+    """One frame with an axis of time."""
+    if frame and isinstance(x, tuple):
+        return type(x)(*(v.unsqueeze(0) for v in x))
+    return x.unsqueeze(0) if frame and isinstance(x, Tensor) else x
 
 
 def _in(value: Tensor, dtype: torch.dtype) -> Tensor:

@@ -73,6 +73,8 @@ class Stream:
         self.batch_first = batch_first
         self._all: Tensor | None = None  # the rows that are taken, where these are not all of _taken
         self._taken = torch.ones(batch, dtype=torch.bool)
+        self._room = batch
+        self._frame_axes = 1 + len(next(iter(self.layers[0].cell.input_shapes.values())))
 
     def __repr__(self) -> str:
         cells = ", ".join(f"{type(layer.cell).__name__} by {layer.executor}" for layer in self.layers)
@@ -113,31 +115,27 @@ class Stream:
             OptionError: `rows` names a row that no sequence has, or one twice.
         """
         first = x if isinstance(x, Tensor) else x[0]
-        own = self.layers[0].cell.input_shapes
-        frame = first.dim() == 1 + len(next(iter(own.values())))
+        frame = first.dim() == self._frame_axes
         if frame and lengths is not None:
             raise InputShapeError("lengths are of a piece of several frames", received="one frame")
-        place = (lambda v: v.unsqueeze(0)) if frame else (lambda v: v.transpose(0, 1) if self.batch_first else v)
-        x = place(x) if isinstance(x, Tensor) else type(x)(*map(place, x))
-        if isinstance(reset, Tensor):
-            reset = place(reset)
+        swapped = self.batch_first and not frame
+        if swapped:
+            x, reset = _swap(x), _swap(reset)
         at = self._all if rows is None else self._checked(rows)
-        count = len(self._taken) if at is None else len(at)
-        lead = x if isinstance(x, Tensor) else x[0]
-        if lead.dim() > 1 and lead.shape[1] != count:
+        count, axis = (self._room if at is None else len(at)), (0 if frame or self.batch_first else 1)
+        if first.dim() > axis and first.shape[axis] != count:
             raise InputShapeError(
-                f"a push is of {count} sequences", received=f"frames of {lead.shape[1]}",
+                f"a push is of {count} sequences", received=f"frames of {first.shape[axis]}",
                 instead="rows=, for some of the sequences",
             )  # fmt: skip
         every: list[Any] = []
         for layer in self.layers:
-            x, states = layer.push(x, at, lengths=lengths, reset=reset, return_states=return_states)
-            every.append(states)
-        back = (lambda v: v[0]) if frame else (lambda v: v.transpose(0, 1) if self.batch_first else v)
-        if not return_states:
-            return back(x)
-        each = zip(self.layers, every, strict=True)
-        return back(x), tuple(layer.cell.State(*map(back, states)) for layer, states in each)
+            x, states = layer.push(x, at, frame=frame, lengths=lengths, reset=reset, return_states=return_states)
+            if states is not None:
+                states = layer.cell.State(*states)
+                every.append(_swap(states) if swapped else states)
+        y = _swap(x) if swapped else x
+        return (y, tuple(every)) if return_states else y
 
     # --- sequences ----------------------------------------------------------------------------------------------------
 
@@ -145,10 +143,10 @@ class Stream:
         """New sequences, in their initial state: their rows, the lowest that are free."""
         if isinstance(count, bool) or not isinstance(count, int) or count < 0:
             raise OptionError("count must be a whole number, 0 or more", received=repr(count))
-        room, batch = len(self._taken), self.batch
+        room, batch = self._room, self.batch
         if batch + count > room:  # twice as much, so that joining one by one costs little
             more = max(batch + count, 2 * room) - room
-            self._taken = torch.cat([self._taken, self._taken.new_zeros(more)])
+            self._taken, self._room = torch.cat([self._taken, self._taken.new_zeros(more)]), room + more
             for layer in self.layers:
                 layer.take([torch.cat([s, s.new_zeros(more, *s.shape[1:])]) for s in layer.state])
         rows = (~self._taken).nonzero()[:count, 0]
@@ -173,8 +171,7 @@ class Stream:
         at = self._checked(rows, once=False)
         for layer in self.layers:
             layer.take([s[at] for s in layer.state])
-        self._taken = torch.ones(len(at), dtype=torch.bool)
-        self._all = None
+        self._taken, self._room, self._all = torch.ones(len(at), dtype=torch.bool), len(at), None
 
     def reorder(self, rows: Iterable[int]) -> None:
         """:meth:`select` of as many rows as there are: the step of a beam search from old hypotheses to new ones."""
@@ -217,7 +214,7 @@ class Stream:
         """Write the state and the rows to a file (safetensors); it is whole or not there."""
         path = Path(path)
         tensors = {f"{k}.{leaf}": v.contiguous() for k, s in enumerate(self.state) for leaf, v in s._asdict().items()}
-        about = {"format": _FORMAT, "rows": json.dumps(self.rows), "room": str(len(self._taken))}
+        about = {"format": _FORMAT, "rows": json.dumps(self.rows), "room": str(self._room)}
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as beside:
             whole = Path(beside) / path.name
             save_file(tensors, whole, about)
@@ -253,7 +250,7 @@ class Stream:
             raise StateShapeError(f"{path}: its rows do not fit", received=f"{rows} of {room}")
         for layer in self.layers:
             layer.take([s.new_zeros(room, *s.shape[1:]) for s in layer.state])
-        self._taken = torch.zeros(room, dtype=torch.bool)
+        self._taken, self._room = torch.zeros(room, dtype=torch.bool), room
         self._taken[rows] = True
         self._all = self._every()
         self.state = state
@@ -265,7 +262,7 @@ class Stream:
 
     def _checked(self, rows: Iterable[int] | Tensor, *, once: bool = True) -> Tensor:
         at = torch.as_tensor(rows if isinstance(rows, Tensor) else list(rows), dtype=torch.int64)
-        room = len(self._taken)
+        room = self._room
         if at.dim() != 1:
             raise OptionError("rows are a list of row numbers", received=str(tuple(at.shape)))
         known = (at >= 0) & (at < room) & self._taken[at.clamp(0, max(room - 1, 0))] if room else at < 0
@@ -275,3 +272,10 @@ class Stream:
         if once and len(at.unique()) != len(at):
             raise OptionError("a row is named twice", received=str(at.tolist()))
         return at.contiguous()
+
+
+def _swap(x: Any) -> Any:
+    """Batch first to time first and back; what is neither a tensor nor a structure of such is refused later."""
+    if isinstance(x, tuple):
+        return type(x)(*(v.transpose(0, 1) for v in x))
+    return x.transpose(0, 1) if isinstance(x, Tensor) and x.dim() > 1 else x
