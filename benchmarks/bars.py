@@ -25,6 +25,8 @@ from benchmarks.cases import (
     UNSEEN,
     Article,
     Case,
+    Crowd,
+    Frames,
     Sweep,
 )
 
@@ -226,6 +228,22 @@ BARS: tuple[Bar, ...] = (
             of_copy(_loop(cell, parts)), 0.70, form="{:.0%}")
         for name, title, cell, parts in (("8a", "minGRU", "min_gru", 2), ("8b", "RG-LRU", "rg_lru", 3))
     ),
+    *(
+        Bar(name, f"one streamed frame, H = {H}{how}, against torch.nn.{other}",
+            "100 frames of one sequence, D = H, the Python call included, ratio of medians",
+            speed(Frames("lstm", 1, H, H).name, {"LSTM": TORCH}.get(other, f"torch.nn.{other}"), who), bar)
+        for name, H, other, who, how, bar in (
+            ("9a", 128, "LSTM", OURS, "", 5.0),
+            ("9b", 128, "LSTMCell", OURS, "", 2.0),
+            ("9c", 512, "LSTM", OURS, "", 3.0),
+            ("9d", 512, "LSTMCell", OURS, "", 1.0),
+            ("9e", 512, "LSTMCell", f"{OURS}, bfloat16", ", weights in bfloat16", 1.6),
+            ("9f", 512, "LSTMCell", f"{OURS}, int8", ", weights in int8", 2.5),
+        )
+    ),
+    Bar("10", "10,000 streams that join and leave, stepped together, against one by one",
+        "frames a second, ratio of medians; one by one they are streams of ours too",
+        speed(Crowd("lstm", 10_000, 64, 64).name, "one stream each"), 20.0),
 )  # fmt: skip
 
 

@@ -73,7 +73,41 @@ class Article:
         return f"the article's network{size}{', lengths of IMDB' * self.lengths}"
 
 
-Row = Case | Sweep | Article
+@dataclass(frozen=True)
+class Frames:
+    """T frames of B sequences, pushed through a stream one by one."""
+
+    cell: str
+    B: int
+    D: int
+    H: int
+    T: int = 100
+    quick: bool = True
+
+    @property
+    def name(self) -> str:
+        """What it is called in tables, in JSON and in the bars."""
+        return f"{self.cell} {self.T} frames of {self.B}x{self.D}x{self.H}, one by one"
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """A frame of each of B sequences, while some leave and others join."""
+
+    cell: str
+    B: int
+    D: int
+    H: int
+    moving: int = 100  # leave, and join, before each frame
+    quick: bool = True
+
+    @property
+    def name(self) -> str:
+        """What it is called in tables, in JSON and in the bars."""
+        return f"{self.cell} a frame of {self.B} streams of {self.D}x{self.H}"
+
+
+Row = Case | Sweep | Article | Frames | Crowd
 
 # --- the rows ---------------------------------------------------------------------------------------------------------
 
@@ -96,6 +130,8 @@ CASES: tuple[Row, ...] = (
     *(Case(cell, *shape, train=False, quick=shape == ARTICLE) for cell in GRID_CELLS for shape in GRID),
     Case("lstm", *ARTICLE, ragged=True, extra=(PADDED,), quick=True),
     *(Case(cell, *ARTICLE, ragged=True) for cell in GRID_CELLS[1:]),
+    *(Frames("lstm", 1, H, H) for H in (128, 512)),
+    Crowd("lstm", 10_000, 64, 64),
     *(Sweep("lstm", (1000, 4000, 16000, 64000), 1, 64, 64, train) for train in (False, True)),
     *(
         Case(f"{cell}_loop", T, B, parts * H, H, train=False, quick=True)

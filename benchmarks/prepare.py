@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 import recurra
-from benchmarks import article, gate
-from benchmarks.cases import ARTICLE, Article, Case, Row, Sweep
+from benchmarks import article, gate, streams
+from benchmarks.cases import ARTICLE, Article, Case, Crowd, Frames, Row, Sweep
 from benchmarks.contenders import BASELINES, CONTENDERS, EXECUTORS_MEASURED, EXTRA, draw
 from benchmarks.torch_modules import Run, measured
 from benchmarks.workers import Workers
@@ -101,7 +101,21 @@ def _article(row: Article, setting: Setting) -> Prepared:
     return Prepared(calls, refused, baseline, lambda name: batch.flops, 0, lambda: article.unequal(calls))
 
 
-PREPARE: dict[type[Any], Callable[[Any, Setting], Prepared]] = {Case: _case, Sweep: _sweep, Article: _article}
+def _frames(row: Frames, setting: Setting) -> Prepared:
+    calls, refused = _split(streams.frames(row))
+    flops = 8 * row.T * row.B * row.H * (row.D + row.H)
+    return Prepared(calls, refused, "torch.nn", lambda name: flops, 0, lambda: streams.unequal(calls))
+
+
+def _crowd(row: Crowd, setting: Setting) -> Prepared:
+    calls, refused = _split(streams.crowd(row))
+    flops = 8 * row.B * row.H * (row.D + row.H)
+    return Prepared(calls, refused, streams.APART, lambda name: flops, 0, dict)  # equal by the tests of streams
+
+
+PREPARE: dict[type[Any], Callable[[Any, Setting], Prepared]] = {
+    Case: _case, Sweep: _sweep, Article: _article, Frames: _frames, Crowd: _crowd
+}  # fmt: skip
 
 
 def prepare(row: Row, setting: Setting) -> Prepared:

@@ -13,7 +13,7 @@ import torch
 sys.path.append(str(Path(__file__).parents[1]))
 from benchmarks import memory, run
 from benchmarks.bars import BARS, NotMeasuredError, Results
-from benchmarks.cases import CASES, GRID, ONE_THREAD, PADDED, UNSEEN, Article, Case, Sweep
+from benchmarks.cases import CASES, GRID, ONE_THREAD, PADDED, UNSEEN, Article, Case, Crowd, Frames, Sweep
 from benchmarks.cells import ALL, OWN, PARTS
 from benchmarks.contenders import CONTENDERS, EXTRA, draw
 from benchmarks.gate import CONFORMANCE, CONFORMANCE_OF_OWN, assert_equal_work, conformance, unequal
@@ -365,3 +365,21 @@ def test_peak_memory_is_measured_in_a_process_of_its_own(capsys):
     assert 0 <= memory.measure(case, "torch.nn", 1) < 500
     memory.main([json.dumps(asdict(replace(case, cell="mgu"))), "torch.nn", str(torch.get_num_threads())])
     assert json.loads(capsys.readouterr().out) == "torch.nn has no mgu"
+
+
+@pytest.mark.skipif(not NATIVE, reason="built without the native machine")
+def test_frames_one_by_one_are_torchs_up_to_rounding():
+    prepared = prepare(Frames("lstm", 2, 5, 7, T=3), Setting(Workers(1, {})))
+    assert len(prepared.calls) == 5
+    assert prepared.check() == {}
+    outputs = {name: call()["y"] for name, call in prepared.calls.items()}
+    assert torch.equal(outputs["recurra native"], prepared.calls["recurra native"]()["y"])  # each call begins anew
+    assert not torch.equal(outputs["recurra native, int8"], outputs["recurra native"])
+
+
+@pytest.mark.skipif(not NATIVE, reason="built without the native machine")
+def test_a_crowd_stays_as_many_as_it_was():
+    prepared = prepare(Crowd("lstm", 6, 3, 4, moving=2), Setting(Workers(1, {})))
+    for call in prepared.calls.values():
+        call()
+        call()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 sys.path.append(str(Path(__file__).parents[1]))
-from benchmarks import bars, memory, report
+from benchmarks import bars, memory, report, streams
 from benchmarks.bars import BARS, Bar, Results, judge, verdicts
 from benchmarks.cases import CASES, GRID, ONE_THREAD, PADDED, Sweep
 from benchmarks.contenders import CONTENDERS, EXTRA
@@ -31,7 +31,16 @@ def document(ms=lambda row, who: 1.0, **more):
     return {"machine": about, "memory": mib, "results": results, "red": {}, "versions": {"jax": "0"}} | more
 
 
-EVERYONE = (*CONTENDERS, *EXTRA, "torch.nn, huge pages", "torch.nn, padded", "torch.nn, packed", *bars.KERAS)
+OF_STREAMS = (streams.WHOLE, streams.HALF, streams.QUARTER, "torch.nn.LSTMCell", streams.APART)
+EVERYONE = (
+    *CONTENDERS,
+    *EXTRA,
+    "torch.nn, huge pages",
+    "torch.nn, padded",
+    "torch.nn, packed",
+    *bars.KERAS,
+    *OF_STREAMS,
+)
 SLOWNESS = {"recurra native": 1.0, ONE_THREAD: 1.9, PADDED: 2.0, "eager loop": 16.0, "torch.nn": 4.0}
 
 
@@ -42,8 +51,9 @@ def shown(document):
 def test_each_bar_is_computed_from_its_figures():
     result = document(lambda row, who: int(who[4:]) if isinstance(row, Sweep) else SLOWNESS.get(who, 6.0))
     assert shown(result) == {
-        **dict.fromkeys(("1a", "1b", "1c", "1e", "1f", "2a", "3a"), "4.00×"),
-        **dict.fromkeys(("1d", "2b", "2c", "2d"), "6.00×"),
+        **dict.fromkeys(("1a", "1b", "1c", "1e", "1f", "2a", "3a", "9a", "9c"), "4.00×"),
+        **dict.fromkeys(("1d", "2b", "2c", "2d", "9b", "9d", "10"), "6.00×"),
+        **dict.fromkeys(("9e", "9f"), "1.00×"),
         **dict.fromkeys(("4a", "4b", "4c"), "16.00×"),
         **dict.fromkeys(("7a", "7b", "7c"), "1.90×"),
         "3b": "0.50×",
@@ -108,7 +118,7 @@ def test_a_bar_without_figures_says_why(change, why):
 
 def test_the_bars_are_rows_with_names_of_their_own_that_the_cases_serve():
     assert len({bar.name for bar in BARS}) == len(BARS)
-    assert {bar.name[0] for bar in BARS} == {*"12345678"}
+    assert {bar.name.rstrip("abcdef") for bar in BARS} == {*"123456789", "10"}
     assert all(row["figure"] is not None for row in verdicts(document()))  # each case that a bar needs is a row
     quick = document()
     quick["results"] = [r for row, r in zip(CASES, quick["results"], strict=True) if row.quick]

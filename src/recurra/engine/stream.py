@@ -148,7 +148,8 @@ class _Held:
         self.derived = request.derived
         graph = self.derived.forward.graph
         numbers = sum(numel(graph.nodes[n.args[1]].shape) for _, n in graph if n.kind is OpKind.CONTRACTION)
-        self.bytes = numbers * (8 if self.work is torch.float64 else _BYTES[stream.weights])
+        # A frame reads the hoisted weights too; but a team of threads, which waits for its slowest, must be worth it.
+        self.bytes = numbers * (8 if self.work is torch.float64 else _BYTES[stream.weights]) // 2
         cell = stream.cell
         self.plain = type(cell).prepare is Cell.prepare and cell.Input is None and self.dtype is self.work
         self.moved()
