@@ -15,6 +15,11 @@ def test_a_choice_between_numbers_has_the_dtype_of_the_step():
     compare(866961917)
 
 
+def test_a_state_that_becomes_another_is_kept_for_what_follows_the_loop():
+    """A product of all frames read the copy that the loop makes for the other state, which holds its last frame alone."""
+    compare(300010870)
+
+
 @pytest.mark.parametrize("first", range(0, 2000, BLOCK), ids=lambda seed: f"seeds {seed} to {seed + BLOCK - 1}")
 def test_drawn_cells_equal_the_plain_loop(first):
     threads = torch.get_num_threads()

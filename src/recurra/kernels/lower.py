@@ -246,11 +246,11 @@ class _Lowering:
     def _side_by_side(self, i: int, stage: Stage) -> Operand:
         """Where the whole of a row lies."""
         ranges = tuple(self.made.resolve(i))
+        b, lo, _ = ranges[0]
+        if len(ranges) == 1 and self.rows[b].op == "state" and stage is not Stage.LOOP:
+            return Operand(self.store[b], lo)  # the loop's own copy, for another state's sake, is of its last frame
         if ranges in self.where:
             return Operand(self.where[ranges], 0)
-        ((b, lo, _),) = ranges
-        if self.rows[b].op == "state" and stage is not Stage.LOOP:
-            return Operand(self.store[b], lo)
         return Operand(self.own[b], lo)
 
     def _whole(self, stage: Stage, i: int) -> None:
