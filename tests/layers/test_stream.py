@@ -13,6 +13,7 @@ from recurra.cells import CELLS
 from recurra.errors import (
     ExecutorError,
     InputShapeError,
+    InputTypeError,
     LengthsError,
     NaNInputError,
     OptionError,
@@ -276,6 +277,8 @@ def test_what_does_not_fit_is_said():
         layer.stream(batch=-1)
     with pytest.raises(OptionError, match="weights must be one of"):
         layer.stream(weights="int4")
+    with pytest.raises(InputTypeError, match="a frame is a tensor"):
+        stream.push([0.0] * D)
     with pytest.raises(InputShapeError, match="a push is of 2 sequences"):
         stream.push(torch.zeros(3, D))
     with pytest.raises(InputShapeError, match="x must be"):

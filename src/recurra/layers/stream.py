@@ -14,7 +14,7 @@ from torch import Tensor
 
 from recurra.cells import Cell
 from recurra.engine.stream import CellStream
-from recurra.errors import InputShapeError, OptionError, StateShapeError
+from recurra.errors import InputShapeError, InputTypeError, OptionError, StateShapeError
 
 _FORMAT = "recurra stream 1"
 
@@ -114,7 +114,9 @@ class Stream:
             InputShapeError, InputTypeError, NaNInputError, LengthsError, ResetError: an argument does not fit.
             OptionError: `rows` names a row that no sequence has, or one twice.
         """
-        first = x if isinstance(x, Tensor) else x[0]
+        first = x[0] if isinstance(x, tuple) and x else x
+        if not isinstance(first, Tensor):
+            raise InputTypeError("a frame is a tensor, or a structure of such", received=type(x).__name__)
         frame = first.dim() == self._frame_axes
         if frame and lengths is not None:
             raise InputShapeError("lengths are of a piece of several frames", received="one frame")
