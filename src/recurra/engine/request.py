@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes as plainly
 
 from recurra.cells import Cell
 from recurra.engine.derive import Derived, derivation, survey
@@ -41,6 +42,10 @@ class Request:
     @cached_property
     def _derivation(self) -> tuple[dict[str, Tensor], Derived | UnderivableStepError]:
         leaves, structure = survey(self.cell)
+        if seen():  # what follows the leaves must not follow the derivation, nor be remembered with it
+            with plainly():
+                cell = self.cell.bound(_stand_ins(leaves))
+                return leaves, derivation(cell, survey(cell)[0], structure)
         return leaves, derivation(self.cell, leaves, structure)
 
     @property
@@ -85,6 +90,21 @@ class Result(NamedTuple):
     states: Leaves | None  # each (T, B, ...), where asked for
 
 
+def _stand_ins(leaves: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of the same shapes that nobody follows; what is shared stays shared."""
+    made = {id(t): torch.empty(tuple(t.shape), dtype=t.dtype, device=t.device) for t in leaves.values()}
+    return {path: made[id(t)] for path, t in leaves.items()}
+
+
+def seen() -> bool:
+    """Whether someone follows what becomes of tensors: a compiler, an exporter, a tracer, any mode of torch.
+
+    Then numbers are not there to be looked at, and sizes may be symbols.
+    """
+    modes, script = torch._C._len_torch_dispatch_stack(), torch._C._get_tracing_state()
+    return bool(modes) or torch.compiler.is_compiling() or script is not None
+
+
 def check_lengths(lengths: Any, T: int, B: int) -> Tensor | None:
     """`lengths` as int64, or an error that names the first sequence that does not fit. None: all have T frames."""
     instead = "integers of shape (B,), 0 <= lengths <= T, in any order"
@@ -94,6 +114,12 @@ def check_lengths(lengths: Any, T: int, B: int) -> Tensor | None:
         raise LengthsError("lengths must be of an integer dtype", received=str(lengths.dtype), instead=instead)
     if tuple(lengths.shape) != (B,):
         raise LengthsError(f"lengths must be (B,) = ({B},)", received=str(tuple(lengths.shape)), instead=instead)
+    return lengths if seen() else check_frames(lengths, T)  # the operator looks at the numbers when it runs
+
+
+def check_frames(lengths: Tensor, T: int) -> Tensor | None:
+    """The numbers of `lengths`, where :func:`check_lengths` has looked at the rest."""
+    instead = "integers of shape (B,), 0 <= lengths <= T, in any order"
     bad = ((lengths < 0) | (lengths > T)).nonzero()
     if bad.numel():
         b = int(bad[0])
