@@ -1,13 +1,15 @@
 """What a scan is asked to do, checked once, in one form for every executor."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import _disable_current_modes as plainly
+from torch.utils._python_dispatch import _disable_current_modes
 
 from recurra.cells import Cell
 from recurra.engine.derive import Derived, derivation, survey
@@ -103,6 +105,20 @@ def seen() -> bool:
     """
     modes, script = torch._C._len_torch_dispatch_stack(), torch._C._get_tracing_state()
     return bool(modes) or torch.compiler.is_compiling() or script is not None
+
+
+@contextmanager
+def plainly() -> Iterator[None]:
+    """A block that nobody follows, whoever follows what is around it."""
+    modes = []
+    with _disable_current_modes():
+        while torch._C._len_torch_function_stack():
+            modes.append(torch._C._pop_torch_function_stack())
+        try:
+            yield
+        finally:
+            for mode in reversed(modes):
+                torch._C._push_on_torch_function_stack(mode)
 
 
 def check_lengths(lengths: Any, T: int, B: int) -> Tensor | None:
