@@ -34,8 +34,10 @@ _SMALL = 16384  # numbers: up to here torch gives memory in half the time that t
 class Job:
     """One scan; its tensors travel apart."""
 
-    def __init__(self, kind: Kind, frames: Shares, save: str | int, reset: Tensor | None, request: Request | None = None):
-        self.request = request  # for derivatives of derivatives alone, and for its arguments: its tensors are not used
+    def __init__(
+        self, kind: Kind, frames: Shares, save: str | int, reset: Tensor | None, request: Request | None = None
+    ):
+        self.request = request  # for derivatives of derivatives: its tensors are not used
         self.kind, self.frames, self.save = kind, frames, save
         self.reset = None if reset is None else reset.cpu().contiguous()
         T = frames.most
@@ -176,9 +178,7 @@ class _Scan(torch.autograd.Function):
         return (None, *backward(job, tensors, held, [g.contiguous() for g in grads]))
 
 
-def forward(
-    job: Job, tensors: Sequence[Tensor], tape: Tensor | None = None
-) -> tuple[tuple[Tensor, ...], list[Tensor]]:
+def forward(job: Job, tensors: Sequence[Tensor], tape: Tensor | None = None) -> tuple[tuple[Tensor, ...], list[Tensor]]:
     """What a scan gives back, and what its backward pass needs besides its arguments: on `tape`, if that is given."""
     kind, cuts = job.kind, job.cuts
     lowered = kind.recording if len(cuts) == 1 else kind.forward

@@ -22,15 +22,14 @@ from recurra.engine.program import Program
 from recurra.engine.request import Request, Result, check_frames, check_nan, seen
 from recurra.errors import ExecutorError, InputShapeError
 from recurra.kernels.cpu import native as machine
-from recurra.shapes import Dim, Shape, extent, numel
+from recurra.shapes import Dim, extent, numel
 from recurra.steps.graph import Node, StepGraph
 from recurra.steps.stages import stages
 
 _FORM = 1  # of the text; another one means that an operation of steps/ops.py, or the text itself, means something else
 _ROLES = ("inputs", "states", "constants", "outputs", "next_states")
-_ARGUMENTS = (
-    "Tensor[] x, Tensor[] state, Tensor[] initial, Tensor[] constants, Tensor[] weights, Tensor? lengths, Tensor? reset"
-)
+_PARTS = ("x", "state", "initial", "constants", "weights")  # as Kind.split has them
+_ARGUMENTS = ", ".join([*(f"Tensor[] {part}" for part in _PARTS), "Tensor? lengths", "Tensor? reset"])
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -221,17 +220,8 @@ def _scan(
 
 
 @_scan.register_fake
-def _(
-    x: Sequence[Tensor],
-    state: Sequence[Tensor],
-    initial: Sequence[Tensor],
-    constants: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    lengths: Tensor | None,
-    reset: Tensor | None,
-    program: str,
-) -> list[Tensor]:
-    scan = read(program)
+def _(x: Sequence[Tensor], *rest: Any) -> list[Tensor]:
+    scan = read(rest[-1])
     return [x[0].new_empty(shape, dtype=scan.dtype) for shape in _shapes(scan, x)]
 
 
@@ -270,19 +260,8 @@ def _scan_backward(
 
 
 @_scan_backward.register_fake
-def _(
-    grads: Sequence[Tensor],
-    x: Sequence[Tensor],
-    state: Sequence[Tensor],
-    initial: Sequence[Tensor],
-    constants: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    lengths: Tensor | None,
-    reset: Tensor | None,
-    tape: Tensor | None,
-    program: str,
-) -> list[Tensor]:
-    scan, parts = read(program), (x, state, initial, constants, weights)
+def _(grads: Sequence[Tensor], *rest: Any) -> list[Tensor]:  # noqa: ARG001 - they come first
+    scan, parts = read(rest[-1]), rest[: len(_PARTS)]
     wanted = [t for ts, needs in zip(parts, scan.needs, strict=True) for t, need in zip(ts, needs, strict=True) if need]
     return [t.new_empty(t.shape, dtype=scan.dtype) for t in wanted]
 
@@ -300,7 +279,7 @@ def _gradients(ctx: Any, grads: list[Tensor]) -> tuple[Any, ...]:
     *tensors, lengths, reset, tape = ctx.saved_tensors
     left = iter(tensors)
     parts = [[next(left) for _ in range(size)] for size in ctx.sizes]
-    needs, program = [list(map(bool, part)) for part in ctx.needs_input_grad[: len(parts)]], ctx.program
+    needs, program = [list(map(bool, part)) for part in ctx.needs_input_grad[: len(_PARTS)]], ctx.program
     if tape is not None:
         grads = grads[:-1]
     if _tuples(needs) != read(program).needs:  # it was written for inference, or for other gradients
@@ -318,22 +297,30 @@ _scan.register_autograd(_gradients, setup_context=_save)
 def opaque(function: F) -> F:
     """A function of a module, and of tensors, that Dynamo takes as it is: those behind it look inside.
 
-    Dynamo would have to follow how a step is derived, which is no computation on tensors. AOTAutograd, like torch.export,
-    runs the function with tensors that stand for others, and finds the operators, and torch's around them. What comes
-    back must be tensors in plain tuples and lists; an empty tuple counts as None.
+    Dynamo would have to follow how a step is derived, which is no computation on tensors. AOTAutograd and torch.export
+    run the function with tensors that stand for others, and find the operators, and torch's own around them. What comes
+    back must be tensors in plain tuples and lists.
     """
     made: list[Any] = []
+    nothing = lambda v: () if v is None else v  # Dynamo has no way to hand over None
+    given = lambda v: None if isinstance(v, tuple) and not v else v
+
+    class Called(torch.nn.Module):  # for torch.func.functional_call
+        def __init__(self, module: torch.nn.Module):
+            super().__init__()
+            self.module = module
+
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            return function(self.module, *map(given, args), **{k: given(v) for k, v in kwargs.items()})
+
+    def inside(modes: list[bool], weights: dict[str, Tensor], module: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG001
+        return torch.func.functional_call(Called(module), {f"module.{k}": v for k, v in weights.items()}, args, kwargs)
 
     def ready() -> None:
         if not made:  # the import takes seconds; whoever comes here has done it
             from torch._dynamo import nonstrict_trace
 
-            given = lambda v: None if isinstance(v, tuple) and not v else v
-            made.append(
-                nonstrict_trace(
-                    lambda modes, *args, **kwargs: function(*map(given, args), **{k: given(v) for k, v in kwargs.items()})
-                )
-            )
+            made.append(nonstrict_trace(inside))
 
     ready._dynamo_marked_constant = True  # type: ignore[attr-defined] # Dynamo calls it, as it is, when it compiles
 
@@ -341,10 +328,11 @@ def opaque(function: F) -> F:
     def call(module: Any, *args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_dynamo_compiling():
             ready()
-            # What Dynamo does not follow it does not guard: modes are handed over, so that a change of one is seen.
+            # What Dynamo does not follow it does not guard: modes are handed over, so that a change of one is seen. It
+            # hands over a module with its weights, but a shared one under one of its names only.
             modes = [m.training for m in module.modules()]
-            plain = lambda v: () if v is None else v  # it has no way to hand over None
-            return made[0](modes, module, *map(plain, args), **{k: plain(v) for k, v in kwargs.items()})
+            weights = dict(module.named_parameters(remove_duplicate=False))
+            return made[0](modes, weights, module, *map(nothing, args), **{k: nothing(v) for k, v in kwargs.items()})
         return function(module, *args, **kwargs)
 
     return cast(F, call)

@@ -5,8 +5,8 @@ from typing import Any
 from torch import Tensor
 
 from recurra.cells import Cell
-from recurra.engine.options import current_options
 from recurra.engine.operator import opaque
+from recurra.engine.options import current_options
 from recurra.engine.plan import execute
 from recurra.engine.request import Request, check_lengths, check_nan, check_reset, seen
 

@@ -119,9 +119,9 @@ class Recurrent(nn.Module):
             if not isinstance(reset, Tensor) or reset.dim() != 2:
                 raise ResetError("reset must be (B, T) and of dtype bool", received=str(getattr(reset, "shape", reset)))
             reset = reset.t()
-        if state is not None:
-            state = [tuple(() if leaves is None else leaves for leaves in layer) for layer in state]
-        y, last, every = self._run(x, state, lengths, reset, return_states)
+        # None would not pass through a compiler.
+        before = None if state is None else [tuple(() if one is None else one for one in layer) for layer in state]
+        y, last, every = self._run(x, before, lengths, reset, return_states)
         return (y, self._named(last), self._named(every)) if return_states else (y, self._named(last))
 
     @opaque
