@@ -16,7 +16,7 @@ from recurra.engine import staged
 from recurra.engine.derive import Derived
 from recurra.engine.lowered import Kind, Lowered
 from recurra.engine.program import evaluate_weights
-from recurra.engine.request import Request, Result, seen
+from recurra.engine.request import Request, Result
 from recurra.engine.shares import Shares, split
 from recurra.kernels.cpu import native
 from recurra.shapes import extent
@@ -329,7 +329,7 @@ def refusal(request: Request) -> str:
     if request.x[0].device.type != "cpu":
         return f"it runs on CPUs, and the input is on {request.x[0].device.type}"
     # Where sizes are symbols the operator finds out when it runs.
-    return "" if seen() or (request.T and request.B) else "there is no frame to run"
+    return "" if request.followed or (request.T and request.B) else "there is no frame to run"
 
 
 def frames_of(derived: Derived, wide: int, T: int, B: int, reverse: bool, lengths: Tensor | None) -> Shares:

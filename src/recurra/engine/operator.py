@@ -19,7 +19,7 @@ from recurra.engine.derive import Derived
 from recurra.engine.lowered import Kind
 from recurra.engine.options import current_options
 from recurra.engine.program import Program
-from recurra.engine.request import Request, Result, check_frames, check_nan, seen
+from recurra.engine.request import Request, Result, check_frames, check_nan
 from recurra.errors import ExecutorError, InputShapeError
 from recurra.kernels.cpu import native as machine
 from recurra.shapes import Dim, extent, numel
@@ -35,12 +35,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def run(request: Request, save: str | int) -> Result:
     """Run a request on the native machine: through the operator where someone follows, straight where nobody does."""
-    if not seen():
+    if not request.followed:
         return native.run(request, save)
     parts = native.parts_of(request)
+    outputs = torch.ops.recurra.scan(*parts, request.lengths, request.reset, text_of(request, parts, save))
+    return native.result_of(request, outputs[: 1 + len(request.state) * (1 + request.return_states)])
+
+
+def text_of(request: Request, parts: Sequence[Sequence[Tensor]], save: str | int) -> str:
+    """The text of a request whose tensors are `parts`."""
     # An exported program is there to be run; should it be trained, its backward pass runs the scan again.
     recorded = torch.is_grad_enabled() and not torch.compiler.is_exporting()
-    text = written(
+    return written(
         request.derived,
         needs=[[recorded and t.requires_grad for t in part] for part in parts],
         wide=native.working(request) is torch.float64,
@@ -49,8 +55,6 @@ def run(request: Request, save: str | int) -> Result:
         save=save,
         check_nan=current_options().check_nan,
     )
-    outputs = torch.ops.recurra.scan(*parts, request.lengths, request.reset, text)
-    return native.result_of(request, outputs[: 1 + len(request.state) * (1 + request.return_states)])
 
 
 # --- the text ---------------------------------------------------------------------------------------------------------
@@ -338,4 +342,4 @@ def opaque(function: F) -> F:
     return cast(F, call)
 
 
-__all__ = ["Scan", "opaque", "read", "run", "written"]
+__all__ = ["Scan", "opaque", "read", "run", "text_of", "written"]

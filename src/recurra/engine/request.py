@@ -42,9 +42,14 @@ class Request:
         return self.x[0].shape[1]
 
     @cached_property
+    def followed(self) -> bool:
+        """Whether its tensors are followed, so that their numbers are not there to be looked at."""
+        return seen()
+
+    @cached_property
     def _derivation(self) -> tuple[dict[str, Tensor], Derived | UnderivableStepError]:
         leaves, structure = survey(self.cell)
-        if seen():  # what follows the leaves must not follow the derivation, nor be remembered with it
+        if self.followed:  # what follows the leaves must not follow the derivation, nor be remembered with it
             with plainly():
                 cell = self.cell.bound(_stand_ins(leaves))
                 return leaves, derivation(cell, survey(cell)[0], structure)
