@@ -31,13 +31,15 @@ _PIECE_ROWS = 256
 _SMALL = 16384  # numbers: up to here torch gives memory in half the time that the pool takes
 
 
-class _Job:
+class Job:
     """One scan; its tensors travel apart."""
 
-    def __init__(self, request: Request, kind: Kind, frames: Shares, save: str | int):
-        self.request = request  # for its arguments: its tensors are not used
+    def __init__(
+        self, kind: Kind, frames: Shares, save: str | int, reset: Tensor | None, request: Request | None = None
+    ):
+        self.request = request  # for derivatives of derivatives: its tensors are not used
         self.kind, self.frames, self.save = kind, frames, save
-        self.reset = None if request.reset is None else request.reset.cpu().contiguous()
+        self.reset = None if reset is None else reset.cpu().contiguous()
         T = frames.most
         length = T if kind.step is None else _length(self, *kind.saved_rows)
         # The pieces of time whose values are kept, or computed again, together.
@@ -55,12 +57,15 @@ class _Job:
 
     def tape(self, lowered: Lowered, cut: tuple[int, int]) -> Tensor:
         """The tapes of a piece of time, one behind the other."""
+        return self.empty(self.rows(cut), sum(lowered.tapes))
+
+    def rows(self, cut: tuple[int, int]) -> int:
+        """The valid frames of a piece of time."""
         first, last = cut
-        rows = (last - first) * self.frames.B if self.frames.lengths is None else self.frames.rows(first, last)
-        return self.empty(rows, sum(lowered.tapes))
+        return (last - first) * self.frames.B if self.frames.lengths is None else self.frames.rows(first, last)
 
 
-def _length(job: "_Job", saved: int, states: int) -> int:
+def _length(job: "Job", saved: int, states: int) -> int:
     """Frames of a piece of time, where a row saves so many numbers, and the states of a sequence are so many."""
     T, B, save = job.frames.most, job.frames.B, job.save
     root = math.isqrt(T - 1) + 1
@@ -86,7 +91,7 @@ Run = Callable[..., None]  # (cut, state, last, tape, gradients)
 
 
 def _bound(
-    job: _Job,
+    job: Job,
     lowered: Lowered,
     *,
     inputs: Sequence[Tensor],
@@ -158,23 +163,23 @@ class _Scan(torch.autograd.Function):
     """Padded inputs in; outputs, last states and, where asked for, the states of every frame out."""
 
     @staticmethod
-    def forward(ctx: Any, job: _Job, *tensors: Tensor) -> Any:
-        outputs, held = _forward(job, tensors)
+    def forward(ctx: Any, job: Job, *tensors: Tensor) -> Any:
+        outputs, held = forward(job, tensors)
         ctx.job, ctx.count = job, len(tensors)
         ctx.save_for_backward(*tensors, *held)
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        job: _Job = ctx.job
+        job: Job = ctx.job
         tensors, held = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
         if torch.is_grad_enabled():  # create_graph=True: differentiate the stages themselves
             return (None, *_differentiable(job, tensors, grads, ctx.needs_input_grad[1:]))
-        return (None, *_backward(job, tensors, held, [g.contiguous() for g in grads]))
+        return (None, *backward(job, tensors, held, [g.contiguous() for g in grads]))
 
 
-def _forward(job: _Job, tensors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], list[Tensor]]:
-    """What a scan gives back, and what its backward pass needs besides its arguments."""
+def forward(job: Job, tensors: Sequence[Tensor], tape: Tensor | None = None) -> tuple[tuple[Tensor, ...], list[Tensor]]:
+    """What a scan gives back, and what its backward pass needs besides its arguments: on `tape`, if that is given."""
     kind, cuts = job.kind, job.cuts
     lowered = kind.recording if len(cuts) == 1 else kind.forward
     outputs = job.outputs(lowered)
@@ -183,7 +188,7 @@ def _forward(job: _Job, tensors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], 
     last = [torch.empty_like(s) for s in state]
     held: list[Tensor] = []
     if len(cuts) == 1:
-        held = [job.tape(lowered, cuts[0])] if lowered.tapes else []
+        held = [job.tape(lowered, cuts[0]) if tape is None else tape] if lowered.tapes else []
         run(cuts[0], state, last, *held)
     else:  # the states before each piece
         held = [s.new_empty(len(cuts), *s.shape) for s in state]
@@ -202,7 +207,7 @@ def _forward(job: _Job, tensors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], 
     return tuple(apart), held
 
 
-def _forward_run(job: _Job, lowered: Lowered, tensors: Sequence[Tensor], outputs: Sequence[Tensor]) -> Run:
+def _forward_run(job: Job, lowered: Lowered, tensors: Sequence[Tensor], outputs: Sequence[Tensor]) -> Run:
     x, _, initial, constants, weights = job.kind.split(tensors)
     by_node = dict(zip(job.kind.derived.forward.weights, weights, strict=True))
     given = dict(zip(job.kind.graph.constants, constants, strict=True))
@@ -217,9 +222,10 @@ def _forward_run(job: _Job, lowered: Lowered, tensors: Sequence[Tensor], outputs
     )
 
 
-def _backward(
-    job: _Job, tensors: Sequence[Tensor], held: Sequence[Tensor], grads: Sequence[Tensor]
+def backward(
+    job: Job, tensors: Sequence[Tensor], held: Sequence[Tensor], grads: Sequence[Tensor]
 ) -> list[Tensor | None]:
+    """The gradients of a scan's arguments that need one."""
     kind, cuts = job.kind, job.cuts
     assert kind.step is not None
     step, graph, staged_step, lowered = kind.step.step, kind.graph, kind.step.step.staged, kind.backward
@@ -289,7 +295,7 @@ def _backward(
     ]
 
 
-def _again(job: _Job, tensors: Sequence[Tensor], held: Sequence[Tensor]) -> Iterator[Tensor]:
+def _again(job: Job, tensors: Sequence[Tensor], held: Sequence[Tensor]) -> Iterator[Tensor]:
     """Each piece forward a second time, from the last to the first: its tape, which the next one uses again."""
     lowered, cuts = job.kind.again, job.cuts
     run = _forward_run(job, lowered, tensors, [])
@@ -301,9 +307,10 @@ def _again(job: _Job, tensors: Sequence[Tensor], held: Sequence[Tensor]) -> Iter
 
 
 def _differentiable(
-    job: _Job, tensors: Sequence[Tensor], grads: Sequence[Tensor], needs: Sequence[bool]
+    job: Job, tensors: Sequence[Tensor], grads: Sequence[Tensor], needs: Sequence[bool]
 ) -> list[Tensor | None]:
     x, state, initial, constants, weights = job.kind.split(tensors)
+    assert job.request is not None
     request = job.request.replace(x=tuple(x), state=tuple(state), constants=tuple(constants))
     done = staged.over_leaves(job.kind.derived, request, initial, weights, job.save)
     outputs = (done.y, *done.state, *(done.states or ()))
@@ -321,42 +328,48 @@ def refusal(request: Request) -> str:
         return "Recurra was installed without its native extension (recurra doctor says why)"
     if request.x[0].device.type != "cpu":
         return f"it runs on CPUs, and the input is on {request.x[0].device.type}"
-    return "" if request.T and request.B else "there is no frame to run"
+    # Where sizes are symbols the operator finds out when it runs.
+    return "" if request.followed or (request.T and request.B) else "there is no frame to run"
 
 
-def _frames(request: Request, derived: Derived, wide: int) -> Shares:
-    dealt = split(request.B, torch.get_num_threads(), derived.loop_weights * (8 if wide else 4))
-    if request.lengths is None:
-        return _even(request.T, request.B, request.reverse, dealt)
-    return Shares(request.T, request.B, request.reverse, *dealt, tuple(request.lengths.tolist()))
+def frames_of(derived: Derived, wide: int, T: int, B: int, reverse: bool, lengths: Tensor | None) -> Shares:
+    """Which rows run in which frames, and who runs them."""
+    dealt = split(B, torch.get_num_threads(), derived.loop_weights * (8 if wide else 4))
+    if lengths is None:
+        return _even(T, B, reverse, dealt)
+    return Shares(T, B, reverse, *dealt, tuple(lengths.tolist()))
 
 
-def run(request: Request, save: str | int) -> Result:
-    """Run a request whose cell can be derived."""
-    derived, dtype = request.derived, request.x[0].dtype
-    graph = derived.forward.graph
-    if request.lengths is not None and not int(request.lengths.max()):
-        return staged.run(request, save)  # no frame at all: nothing to be fast at
-    work = torch.float64 if dtype is torch.float64 else torch.float32
-    frames = _frames(request, derived, work is torch.float64)
+def kind_of(
+    derived: Derived, dtype: torch.dtype, every: bool, frames: Shares | None, needs: tuple[tuple[bool, ...], ...]
+) -> Kind:
+    """What scans of a kind share; without `frames`, what does not depend on how they run."""
+    within = frames is None or WITHIN_ROWS * frames.shares <= frames.B
+    key = ("native kind", dtype, every, within, needs)
+    found: Kind = derived.memo.get(key) or derived.memo.setdefault(key, Kind(derived, dtype, every, within, needs))
+    return found
+
+
+def working(request: Request) -> torch.dtype:
+    """The dtype in which a request runs."""
+    return torch.float64 if request.x[0].dtype is torch.float64 else torch.float32
+
+
+def parts_of(request: Request) -> list[list[Tensor]]:
+    """The tensors of a request, kind by kind, in the dtype in which it runs; weights are evaluated."""
+    derived, work = request.derived, working(request)
     leaves, like = request.leaves, _in(request.x[0], work)
     given = (request.x, request.state, request.initial() if request.reset is not None else (), request.constants)
     parts = [[_in(v, work).contiguous() for v in part] for part in given]
-    parts.append(evaluate_weights(graph, derived.forward.weights, lambda path: _in(leaves[path], work), like))
-    recorded = torch.is_grad_enabled()
-    needs = tuple([tuple([recorded and t.requires_grad for t in part]) for part in parts])
-    within = WITHIN_ROWS * frames.shares <= frames.B
-    key = ("native kind", work, request.return_states, within, needs)
-    kind = derived.memo.get(key) or derived.memo.setdefault(
-        key, Kind(derived, work, request.return_states, within, needs)
-    )
-    job, tensors = _Job(request, kind, frames, save), [t for part in parts for t in part]
-    if recorded or torch._C._get_tracing_state() is not None:
-        outputs = _Scan.apply(job, *tensors)
-    else:  # half of a small call would be autograd's
-        outputs, _ = _forward(job, tensors)
-    y, *rest = [_in(o, dtype) for o in outputs]
-    K = len(graph.states)
+    weights = derived.forward.weights
+    parts.append(evaluate_weights(derived.forward.graph, weights, lambda path: _in(leaves[path], work), like))
+    return parts
+
+
+def result_of(request: Request, outputs: Sequence[Tensor]) -> Result:
+    """What the request gets of the outputs of its scan."""
+    y, *rest = [_in(o, request.x[0].dtype) for o in outputs]
+    K = len(request.state)
     state, every = tuple(rest[:K]), None
     if request.return_states:
         every = tuple(rest[K:])
@@ -366,3 +379,19 @@ def run(request: Request, save: str | int) -> Result:
             wide = lambda v: valid.reshape(*valid.shape, *[1] * (v.dim() - 2))
             every = tuple(torch.where(wide(v), v, p) for v, p in zip(every, padding, strict=True))
     return Result(y, state, every)
+
+
+def run(request: Request, save: str | int) -> Result:
+    """Run a request whose cell can be derived."""
+    derived, work = request.derived, working(request)
+    if request.lengths is not None and not int(request.lengths.max()):
+        return staged.run(request, save)  # no frame at all: nothing to be fast at
+    frames = frames_of(derived, work is torch.float64, request.T, request.B, request.reverse, request.lengths)
+    parts = parts_of(request)
+    recorded = torch.is_grad_enabled()
+    needs = tuple([tuple([recorded and t.requires_grad for t in part]) for part in parts])
+    kind = kind_of(derived, work, request.return_states, frames, needs)
+    job, tensors = Job(kind, frames, save, request.reset, request), [t for part in parts for t in part]
+    if recorded:
+        return result_of(request, _Scan.apply(job, *tensors))
+    return result_of(request, forward(job, tensors)[0])  # half of a small call would be autograd's

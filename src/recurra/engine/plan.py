@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from recurra.cells import Cell
-from recurra.engine import native, reference, staged, vendor
+from recurra.engine import native, operator, reference, staged, vendor
 from recurra.engine.derive import derive
 from recurra.engine.options import current_options
 from recurra.engine.request import Request, Result
@@ -81,7 +81,7 @@ def _vendor_refusal(request: Request) -> str:
 EXECUTORS: dict[str, Executor] = {
     e.name: e
     for e in (
-        Executor("native", "the native machine, forward and backward", _native_refusal, native.run),
+        Executor("native", "the native machine, forward and backward", _native_refusal, operator.run),
         Executor("torch", "the kernels behind torch.nn", _vendor_refusal, vendor.run),
         Executor(
             "associative",

@@ -1,12 +1,15 @@
 """What a scan is asked to do, checked once, in one form for every executor."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from recurra.cells import Cell
 from recurra.engine.derive import Derived, derivation, survey
@@ -39,8 +42,17 @@ class Request:
         return self.x[0].shape[1]
 
     @cached_property
+    def followed(self) -> bool:
+        """Whether its tensors are followed, so that their numbers are not there to be looked at."""
+        return seen()
+
+    @cached_property
     def _derivation(self) -> tuple[dict[str, Tensor], Derived | UnderivableStepError]:
         leaves, structure = survey(self.cell)
+        if self.followed:  # what follows the leaves must not follow the derivation, nor be remembered with it
+            with plainly():
+                cell = self.cell.bound(_stand_ins(leaves))
+                return leaves, derivation(cell, survey(cell)[0], structure)
         return leaves, derivation(self.cell, leaves, structure)
 
     @property
@@ -85,6 +97,35 @@ class Result(NamedTuple):
     states: Leaves | None  # each (T, B, ...), where asked for
 
 
+def _stand_ins(leaves: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of the same shapes that nobody follows; what is shared stays shared."""
+    made = {id(t): torch.empty(tuple(t.shape), dtype=t.dtype, device=t.device) for t in leaves.values()}
+    return {path: made[id(t)] for path, t in leaves.items()}
+
+
+def seen() -> bool:
+    """Whether someone follows what becomes of tensors: a compiler, an exporter, a tracer, any mode of torch.
+
+    Then numbers are not there to be looked at, and sizes may be symbols.
+    """
+    modes, script = torch._C._len_torch_dispatch_stack(), torch._C._get_tracing_state()
+    return bool(modes) or torch.compiler.is_compiling() or script is not None
+
+
+@contextmanager
+def plainly() -> Iterator[None]:
+    """A block that nobody follows, whoever follows what is around it."""
+    modes = []
+    with _disable_current_modes():
+        while torch._C._len_torch_function_stack():
+            modes.append(torch._C._pop_torch_function_stack())
+        try:
+            yield
+        finally:
+            for mode in reversed(modes):
+                torch._C._push_on_torch_function_stack(mode)
+
+
 def check_lengths(lengths: Any, T: int, B: int) -> Tensor | None:
     """`lengths` as int64, or an error that names the first sequence that does not fit. None: all have T frames."""
     instead = "integers of shape (B,), 0 <= lengths <= T, in any order"
@@ -94,6 +135,12 @@ def check_lengths(lengths: Any, T: int, B: int) -> Tensor | None:
         raise LengthsError("lengths must be of an integer dtype", received=str(lengths.dtype), instead=instead)
     if tuple(lengths.shape) != (B,):
         raise LengthsError(f"lengths must be (B,) = ({B},)", received=str(tuple(lengths.shape)), instead=instead)
+    return lengths if seen() else check_frames(lengths, T)  # the operator looks at the numbers when it runs
+
+
+def check_frames(lengths: Tensor, T: int) -> Tensor | None:
+    """The numbers of `lengths`, where :func:`check_lengths` has looked at the rest."""
+    instead = "integers of shape (B,), 0 <= lengths <= T, in any order"
     bad = ((lengths < 0) | (lengths > T)).nonzero()
     if bad.numel():
         b = int(bad[0])

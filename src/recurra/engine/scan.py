@@ -5,9 +5,10 @@ from typing import Any
 from torch import Tensor
 
 from recurra.cells import Cell
+from recurra.engine.operator import opaque
 from recurra.engine.options import current_options
 from recurra.engine.plan import execute
-from recurra.engine.request import Request, check_lengths, check_nan, check_reset
+from recurra.engine.request import Request, check_lengths, check_nan, check_reset, seen
 
 
 def scan(
@@ -54,12 +55,17 @@ def scan(
         >>> y.shape, state.c.shape
         (torch.Size([5, 2, 4]), torch.Size([2, 4]))
     """
-    request = make_request(cell, x, state, constants, lengths, reset, reverse, return_states)
-    result = execute(request)
-    last = cell.State(*result.state)
-    if result.states is None:
-        return result.y, last
-    return result.y, last, cell.State(*result.states)
+    y, last, states = _leaves(cell, x, state, constants, lengths, reset, reverse, return_states)
+    if not return_states:
+        return y, cell.State(*last)
+    return y, cell.State(*last), cell.State(*states)
+
+
+@opaque
+def _leaves(cell: Cell[Any], *arguments: Any) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """The output, the last state and the states of all frames: what goes back to Dynamo must be plain."""
+    result = execute(make_request(cell, *arguments))
+    return result.y, result.state, result.states or ()
 
 
 def make_request(
@@ -78,7 +84,7 @@ def make_request(
     leaves = (x,) if cell.Input is None else tuple(x)
     lengths = None if lengths is None else check_lengths(lengths, T, B)
     reset = None if reset is None else check_reset(reset, T, B)
-    if current_options().check_nan:
+    if current_options().check_nan and not seen():  # the operator looks when it runs
         check_nan(leaves, lengths)
     first = cell.initial_state(B, like=leaves[0]) if state is None else cell.check_state(state, B)
     fixed = cell.check_constants(constants, B) or ()

@@ -10,6 +10,8 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from recurra.cells import Cell, GRUCell, LSTMCell, LSTMPCell, RNNCell
 from recurra.engine import current_options, scan
+from recurra.engine.operator import opaque
+from recurra.engine.request import plainly
 from recurra.errors import InputTypeError, LengthsError, ResetError
 from recurra.kernels.cpu import native
 from recurra.layers.stream import Stream, one_way
@@ -44,7 +46,7 @@ MODES: dict[str, tuple[Callable[[int, int, int], Cell[Any]], Callable[[Any, Any]
 @functools.lru_cache(maxsize=1024)
 def _skeleton(mode: str, D: int, H: int, P: int) -> Cell[Any]:
     """A cell without memory for weights, to be bound to some; what is derived from it serves all of its sizes."""
-    with torch.device("meta"):
+    with plainly(), torch.device("meta"):  # the first call may be a compiler's, whose tensors must not be kept
         return MODES[mode][0](D, H, P)
 
 
@@ -54,6 +56,7 @@ class _Layer:
     # The parameters stay torch.nn's own, under their names, and are looked up in each call: so whatever replaces them
     # (parametrisations, torch.func, sharded training) is seen, and isinstance(layer, torch.nn.LSTM) holds.
 
+    @opaque
     def forward(
         self: Any,
         input: Tensor | PackedSequence,
@@ -202,16 +205,12 @@ class _Layer:
 
 
 def _left_to_torch(input: Tensor) -> bool:
-    """Whether torch's own forward, all layers in one call, is what the plan comes to, or what a tracer must see."""
+    """Whether torch's own forward, all layers in one call, is what the plan comes to, or what ONNX has words for."""
     options = current_options()
     if options.save != "all" or torch._C._are_functorch_transforms_active():
         return False
-    device = input.device.type
-    seen = (
-        torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or torch.is_autocast_enabled(device)
-    )
-    best = options.executor == "auto" and (seen or device != "cpu" or native() is None)
-    return best or options.executor == "torch"
+    theirs = input.device.type != "cpu" or native() is None or torch.onnx.is_in_onnx_export()
+    return (options.executor == "auto" and theirs) or options.executor == "torch"
 
 
 class RNN(_Layer, nn.RNN):

@@ -10,10 +10,13 @@ from torch import Tensor, nn
 from recurra.cells import Cell, cell_named
 from recurra.cells import learned_state as begin_learned
 from recurra.engine import options, scan
+from recurra.engine.operator import opaque
 from recurra.errors import CellDefinitionError, OptionError, ResetError, StateShapeError
 from recurra.layers.stream import Stream, one_way
 
 MakeCell = str | type[Cell[Any]] | Callable[[int, int], Cell[Any]]
+
+_Leaves = tuple[tuple[Tensor, ...], ...]  # of a layer: the leaves of the state of each direction
 
 
 class LayerState(NamedTuple):
@@ -117,23 +120,42 @@ class Recurrent(nn.Module):
             if not isinstance(reset, Tensor) or reset.dim() != 2:
                 raise ResetError("reset must be (B, T) and of dtype bool", received=str(getattr(reset, "shape", reset)))
             reset = reset.t()
-        common: dict[str, Any] = {"lengths": lengths, "reset": reset, "return_states": return_states}
-        frames, last, every = _swap(x) if self.batch_first else x, [], []
+        # None would not pass through a compiler.
+        before = None if state is None else [tuple(() if one is None else one for one in layer) for layer in state]
+        y, last, every = self._run(x, before, lengths, reset, return_states)
+        return (y, self._named(last), self._named(every)) if return_states else (y, self._named(last))
+
+    @opaque
+    def _run(
+        self, x: Any, state: Sequence[tuple[Any, ...]] | None, lengths: Tensor | None, reset: Tensor | None, every: bool
+    ) -> tuple[Tensor, list[_Leaves], list[_Leaves]]:
+        """The output, and what :meth:`_named` makes states of."""
+        common: dict[str, Any] = {"lengths": lengths, "reset": reset, "return_states": every}
+        frames = _swap(x) if self.batch_first else x
+        last: list[_Leaves] = []
+        states: list[_Leaves] = []
         for i, cells in enumerate(self._stack()):
-            before = LayerState(None) if state is None else LayerState(*state[i])
+            before = (None, None) if state is None else (*state[i], None)
             if i:
                 frames = nn.functional.dropout(frames, self.dropout, self.training)
             with options(check_nan=False if i else None):  # deeper, NaN is of the weights
                 runs = [
-                    scan(cell, frames, start, reverse=bool(k), **common)
+                    scan(cell, frames, None if start == () else start, reverse=bool(k), **common)
                     for k, (cell, start) in enumerate(zip(cells, before, strict=False))
                 ]
             frames = torch.cat([run[0] for run in runs], -1) if len(runs) > 1 else runs[0][0]
-            last.append(LayerState(*(run[1] for run in runs)))
-            if return_states:
-                every.append(LayerState(*(_each(run[2], self.batch_first) for run in runs)))
-        y = _swap(frames) if self.batch_first else frames
-        return (y, tuple(last), tuple(every)) if return_states else (y, tuple(last))
+            last.append(tuple(tuple(run[1]) for run in runs))
+            if every:
+                states.append(tuple(tuple(_each(run[2], self.batch_first)) for run in runs))
+        return _swap(frames) if self.batch_first else frames, last, states
+
+    def _named(self, layers: list[_Leaves]) -> tuple[LayerState, ...]:
+        """States as their cells name them."""
+        named = zip(self._stack(), layers, strict=True)
+        return tuple(
+            LayerState(*(cell.State(*leaves) for cell, leaves in zip(cells, found, strict=True)))
+            for cells, found in named
+        )
 
     def stream(self, batch: int = 1, *, weights: str = "float") -> Stream:
         """Run on frames as they come, in constant memory: see :class:`recurra.layers.Stream`.
