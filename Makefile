@@ -54,9 +54,12 @@ $(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/recurra/k
 # The native machine's tests with every access and every integer checked: SANITIZE=thread looks for races instead.
 # An environment of its own holds the package; what it depends on is that of .venv. Python itself is not instrumented, so
 # the sanitizer's library has to be there before it starts; libstdc++ beside it, or it could not follow exceptions.
+# Reports come from no Python: --capture=sys lets them through. One thread would have no races; torch's children of a fork
+# start threads.
 SANITIZE ?= address,undefined
-SANITIZE_TESTS ?= tests/kernels tests/engine/test_native.py
+SANITIZE_TESTS ?= tests/kernels tests/engine/test_native.py tests/engine/test_conformance.py -k "not test_conformance or TestNative"
 SANITIZED := .venv-sanitize
+THREADS := $(findstring thread,$(SANITIZE))
 comma := ,
 library = $(shell c++ -print-file-name=$(1))
 
@@ -65,9 +68,12 @@ sanitize: $(STAMP)
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 		> $$($(SANITIZED)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/dependencies.pth
 	RECURRA_NATIVE=1 $(SANITIZED)/bin/python -m pip install --no-deps --no-build-isolation --ignore-installed . \
-		-C cmake.define.RECURRA_SANITIZE=$(SANITIZE) -C build-dir=build/sanitize-$(firstword $(subst $(comma), ,$(SANITIZE)))
-	LD_PRELOAD="$(call library,$(if $(findstring thread,$(SANITIZE)),libtsan.so,libasan.so)) $(call library,libstdc++.so.6)" \
-		ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=1 $(SANITIZED)/bin/python -m pytest -p no:cacheprovider $(SANITIZE_TESTS)
+		-C install.strip=false -C cmake.define.RECURRA_SANITIZE=$(SANITIZE) \
+		-C build-dir=build/sanitize-$(firstword $(subst $(comma), ,$(SANITIZE)))
+	LD_PRELOAD="$(call library,$(if $(THREADS),libtsan.so,libasan.so)) $(call library,libstdc++.so.6)" \
+		ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=$(if $(THREADS),2,1) \
+		TSAN_OPTIONS="die_after_fork=0 suppressions=$(CURDIR)/tests/kernels/thread_sanitizer.txt" \
+		$(SANITIZED)/bin/python -m pytest -p no:cacheprovider --capture=sys $(SANITIZE_TESTS)
 
 clean:
 	rm -rf .venv .venv-peers .venv-sanitize build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
