@@ -152,6 +152,14 @@ def test_inductor_finds_the_same():
         torch.testing.assert_close(a, b)  # the linear layer is inductor's
 
 
+def test_where_the_graph_breaks_a_layer_runs_as_in_eager_code():
+    net, x = nn.Sequential(nn.Linear(D, 5), recurra.LSTM(5, H)), torch.randn(T, B, D)
+    torch._dynamo.utils.counters.clear()
+    with torch._dynamo.config.patch(allow_rnn=False):
+        _assert_same(_results(net, net, x, None), _results(torch.compile(net, backend="aot_eager"), net, x, None))
+    assert len(torch._dynamo.utils.counters["graph_break"]) == 1  # at the layer, and nowhere inside of it
+
+
 def test_a_change_of_mode_is_seen():
     net = recurra.Recurrent(lambda d, h: recurra.zoneout(recurra.LSTMCell(d, h), 0.5), D, H)
     run, forward, _ = _compiled(net)

@@ -306,6 +306,7 @@ def opaque(function: F) -> F:
     back must be tensors in plain tuples and lists.
     """
     made: list[Any] = []
+    alone: list[Any] = []
     nothing = lambda v: () if v is None else v  # Dynamo has no way to hand over None
     given = lambda v: None if isinstance(v, tuple) and not v else v
 
@@ -337,6 +338,11 @@ def opaque(function: F) -> F:
             modes = [m.training for m in module.modules()]
             weights = dict(module.named_parameters(remove_duplicate=False))
             return made[0](modes, weights, module, *map(nothing, args), **{k: nothing(v) for k, v in kwargs.items()})
+        if torch._C._dynamo.eval_frame.get_eval_frame_callback() not in (None, False):
+            # Dynamo's graph broke at the module (an heir of torch.nn.LSTM): it would now try each function by itself.
+            if not alone:
+                alone.append(torch.compiler.disable(function))
+            return alone[0](module, *args, **kwargs)
         return function(module, *args, **kwargs)
 
     return cast(F, call)
