@@ -14,7 +14,7 @@ from recurra.engine.operator import opaque
 from recurra.engine.request import plainly
 from recurra.errors import InputTypeError, LengthsError, ResetError
 from recurra.kernels.cpu import native
-from recurra.layers.stream import Stream, one_way
+from recurra.layers.stream import Streamed
 
 Weights = dict[str, Tensor]
 
@@ -50,7 +50,7 @@ def _skeleton(mode: str, D: int, H: int, P: int) -> Cell[Any]:
         return MODES[mode][0](D, H, P)
 
 
-class _Layer:
+class _Layer(Streamed):
     """What the three have in common; stands before a class of torch.nn, whose attributes it reads."""
 
     # The parameters stay torch.nn's own, under their names, and are looked up in each call: so whatever replaces them
@@ -115,18 +115,6 @@ class _Layer:
             y, last = y.squeeze(batch), tuple(v.squeeze(1) for v in last)
             every = tuple(v.squeeze(1 + batch) for v in every)
         return (y, self._shaped(last), self._shaped(every)) if return_states else (y, self._shaped(last))
-
-    def stream(self: Any, batch: int = 1, *, weights: str = "float") -> Stream:
-        """Run on frames as they come, in constant memory: see :class:`recurra.layers.Stream`.
-
-        Args:
-            batch: how many sequences there are at first.
-            weights: ``"float"``, ``"bfloat16"`` or ``"int8"``: how the stream holds the weights.
-
-        Raises:
-            OptionError: the layer runs both ways: a stream has no end from which to run back.
-        """
-        return Stream(lambda: one_way(self), batch, batch_first=self.batch_first, weights=weights)
 
     def cells(self: Any) -> list[Cell[Any]]:
         """All cells, layer by layer, forward before backward, on the parameters as they are now."""

@@ -12,7 +12,7 @@ from recurra.cells import learned_state as begin_learned
 from recurra.engine import options, scan
 from recurra.engine.operator import opaque
 from recurra.errors import CellDefinitionError, OptionError, ResetError, StateShapeError
-from recurra.layers.stream import Stream, one_way
+from recurra.layers.stream import Streamed
 
 MakeCell = str | type[Cell[Any]] | Callable[[int, int], Cell[Any]]
 
@@ -26,7 +26,7 @@ class LayerState(NamedTuple):
     backward: Any = None
 
 
-class Recurrent(nn.Module):
+class Recurrent(Streamed, nn.Module):
     """Run a cell over time, in layers, in one direction or both.
 
     Args:
@@ -156,18 +156,6 @@ class Recurrent(nn.Module):
             LayerState(*(cell.State(*leaves) for cell, leaves in zip(cells, found, strict=True)))
             for cells, found in named
         )
-
-    def stream(self, batch: int = 1, *, weights: str = "float") -> Stream:
-        """Run on frames as they come, in constant memory: see :class:`recurra.layers.Stream`.
-
-        Args:
-            batch: how many sequences there are at first.
-            weights: ``"float"``, ``"bfloat16"`` or ``"int8"``: how the stream holds the weights.
-
-        Raises:
-            OptionError: the layer runs both ways: a stream has no end from which to run back.
-        """
-        return Stream(lambda: one_way(self), batch, batch_first=self.batch_first, weights=weights)
 
     def cells(self) -> list[Cell[Any]]:
         """All cells, layer by layer, forward before backward."""

@@ -19,20 +19,6 @@ from recurra.errors import InputShapeError, InputTypeError, OptionError, StateSh
 _FORMAT = "recurra stream 1"
 
 
-def one_way(layer: Any) -> list[Cell[Any]]:
-    """The cells of a stack that runs forward alone.
-
-    Raises:
-        OptionError: it runs both ways.
-    """
-    if layer.bidirectional:
-        raise OptionError(
-            f"{type(layer).__name__} runs both ways, and a stream has no end from which to run back",
-            instead="bidirectional=False",
-        )
-    return layer.cells()  # type: ignore[no-any-return]
-
-
 class Stream:
     """Sequences that are pushed through layers frame by frame, as many at a time as there are, without end.
 
@@ -274,6 +260,27 @@ class Stream:
         if once and len(at.unique()) != len(at):
             raise OptionError("a row is named twice", received=str(at.tolist()))
         return at.contiguous()
+
+
+class Streamed:
+    """Layers that can run on frames as they come: they have ``cells()``, ``bidirectional`` and ``batch_first``."""
+
+    def stream(self: Any, batch: int = 1, *, weights: str = "float") -> Stream:
+        """Run on frames as they come, in constant memory: see :class:`recurra.Stream`.
+
+        Args:
+            batch: how many sequences there are at first.
+            weights: ``"float"``, ``"bfloat16"`` or ``"int8"``: how the stream holds the weights.
+
+        Raises:
+            OptionError: the layer runs both ways: a stream has no end from which to run back.
+        """
+        if self.bidirectional:
+            raise OptionError(
+                f"{type(self).__name__} runs both ways, and a stream has no end from which to run back",
+                instead="bidirectional=False",
+            )
+        return Stream(self.cells, batch, batch_first=self.batch_first, weights=weights)
 
 
 def _swap(x: Any) -> Any:
