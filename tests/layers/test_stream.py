@@ -311,3 +311,19 @@ def test_infinity_and_no_sequences_pass(executor):
     rows = stream.join(2)
     assert rows == [0, 1]
     assert stream.push(torch.full((2, D), float("inf"))).shape == (2, H)
+
+
+def test_nan_of_the_weights_is_not_blamed_on_the_input(executor):
+    layer = Recurrent("gru", D, [H, 4], batch_first=False)
+    with torch.no_grad():
+        layer.cells()[0].bias.fill_(float("nan"))
+    assert layer.stream().push(torch.zeros(1, D)).isnan().all()
+
+
+def test_a_piece_in_which_no_sequence_has_a_frame_changes_nothing(executor):
+    stream = Recurrent("lstm", D, H).stream(batch=2)
+    stream.push(torch.randn(2, D))
+    before = stream.state[0]
+    y = stream.push(torch.full((2, 3, D), float("nan")), lengths=torch.zeros(2, dtype=torch.int64))
+    assert (y == 0).all()
+    assert torch.equal(stream.state[0].h, before.h)

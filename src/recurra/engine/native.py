@@ -19,6 +19,7 @@ from recurra.engine.program import evaluate_weights
 from recurra.engine.request import Request, Result
 from recurra.engine.shares import Shares, split
 from recurra.kernels.cpu import native
+from recurra.kernels.program import Program
 from recurra.shapes import extent
 from recurra.steps.ops import OPS
 from recurra.steps.stages import Scope, Staged
@@ -83,8 +84,14 @@ def _even(T: int, B: int, reverse: bool, dealt: tuple[int, int, int]) -> Shares:
     return Shares(T, B, reverse, *dealt, None)
 
 
-def _in(value: Tensor, dtype: torch.dtype) -> Tensor:
+def cast(value: Tensor, dtype: torch.dtype) -> Tensor:
     return value if value.dtype is dtype else value.to(dtype)  # to ask is ten times cheaper than a call for nothing
+
+
+def operands(program: Program, weights: Mapping[int, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """The vectors and the matrices that a program reads, of its weight nodes."""
+    vectors = [weights[i].expand(shape).contiguous() for i, shape in program.vectors]
+    return vectors, [weights[i] if head is None else weights[i][head] for i, head in program.matrices]
 
 
 Run = Callable[..., None]  # (cut, state, last, tape, gradients)
@@ -105,9 +112,8 @@ def _bound(
 ) -> Run:
     """A program, with all that stays the same from piece to piece of time."""
     program, frames, wide, reset = lowered.program, job.frames, job.kind.wide, job.reset
-    vectors = [weights[i].expand(shape).contiguous() for i, shape in program.vectors]
-    matrices = [weights[i] if head is None else weights[i][head] for i, head in program.matrices]
-    rows = [_in(once[i], job.kind.dtype).contiguous() for i in program.once]
+    vectors, matrices = operands(program, weights)
+    rows = [cast(once[i], job.kind.dtype).contiguous() for i in program.once]
     ragged = +(frames.lengths is not None)
 
     def run(
@@ -358,17 +364,17 @@ def working(request: Request) -> torch.dtype:
 def parts_of(request: Request) -> list[list[Tensor]]:
     """The tensors of a request, kind by kind, in the dtype in which it runs; weights are evaluated."""
     derived, work = request.derived, working(request)
-    leaves, like = request.leaves, _in(request.x[0], work)
+    leaves, like = request.leaves, cast(request.x[0], work)
     given = (request.x, request.state, request.initial() if request.reset is not None else (), request.constants)
-    parts = [[_in(v, work).contiguous() for v in part] for part in given]
+    parts = [[cast(v, work).contiguous() for v in part] for part in given]
     weights = derived.forward.weights
-    parts.append(evaluate_weights(derived.forward.graph, weights, lambda path: _in(leaves[path], work), like))
+    parts.append(evaluate_weights(derived.forward.graph, weights, lambda path: cast(leaves[path], work), like))
     return parts
 
 
 def result_of(request: Request, outputs: Sequence[Tensor]) -> Result:
     """What the request gets of the outputs of its scan."""
-    y, *rest = [_in(o, request.x[0].dtype) for o in outputs]
+    y, *rest = [cast(o, request.x[0].dtype) for o in outputs]
     K = len(request.state)
     state, every = tuple(rest[:K]), None
     if request.return_states:

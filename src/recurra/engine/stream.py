@@ -13,9 +13,9 @@ from torch import Tensor
 from recurra.cells import Cell
 from recurra.engine import native as machine
 from recurra.engine.lowered import Kind
+from recurra.engine.native import cast
 from recurra.engine.options import current_options, options
 from recurra.engine.plan import choose
-from recurra.engine.program import evaluate_weights
 from recurra.engine.request import Leaves, Request, check_nan
 from recurra.engine.scan import make_request, scan
 from recurra.engine.shares import Shares, split
@@ -36,6 +36,7 @@ class CellStream:
         rows: for how many sequences there is room.
         weights: ``"float"``, ``"bfloat16"`` or ``"int8"`` (a factor a row): how the native machine holds them. They are
             computed with in float32.
+        looks: whether NaN in what is pushed is an error, as the options say; of deeper layers it is of the weights.
 
     Attributes:
         state: a leaf each, ``(rows, ...)``.
@@ -45,7 +46,7 @@ class CellStream:
         ExecutorError: fewer bits are wanted, and the native machine cannot run the cell.
     """
 
-    def __init__(self, cell: Cell[Any], rows: int, *, weights: str = "float"):
+    def __init__(self, cell: Cell[Any], rows: int, *, weights: str = "float", looks: bool = True):
         if weights not in WEIGHTS:
             raise OptionError(f"weights must be one of {', '.join(WEIGHTS)}", received=repr(weights))
         if cell.training and type(cell).prepare is not Cell.prepare:
@@ -53,7 +54,7 @@ class CellStream:
                 f"{type(cell).__name__} draws masks in training, and a stream would draw them anew in each push",
                 instead="eval() of the layer first",
             )
-        self.cell, self.weights = cell, weights
+        self.cell, self.weights, self.looks = cell, weights, looks
         self.state: list[Tensor] = [s.clone() for s in self._initial(rows)]
         self.held: _Held | None = None
         with torch.no_grad():
@@ -118,7 +119,8 @@ class CellStream:
         x, reset = _piece(x, frame), _piece(reset, frame)
         state = self.state if rows is None else [s[rows] for s in self.state]
         first = self.cell.State(*state)
-        y, last, *every = scan(self.cell, x, first, lengths=lengths, reset=reset, return_states=return_states)
+        with options(check_nan=self.looks and current_options().check_nan):
+            y, last, *every = scan(self.cell, x, first, lengths=lengths, reset=reset, return_states=return_states)
         for s, new in zip(self.state, last, strict=True):
             s[slice(None) if rows is None else rows] = new
         leaves = (y, *every[0]) if every else (y,)
@@ -142,7 +144,7 @@ class _Held:
     def __init__(self, stream: CellStream, request: Request):
         self.stream = stream
         self.dtype = request.x[0].dtype
-        self.work = torch.float64 if self.dtype is torch.float64 else torch.float32
+        self.work = machine.working(request)
         if self.work is torch.float64 and stream.weights != "float":
             raise OptionError("weights in fewer bits are computed with in float32", received="a cell in float64")
         self.derived = request.derived
@@ -157,22 +159,20 @@ class _Held:
 
     def moved(self) -> None:
         """The state lies elsewhere."""
-        self.stream.state = [_in(s, self.work).contiguous() for s in self.stream.state]
+        self.stream.state = [cast(s, self.work).contiguous() for s in self.stream.state]
         self.known: tuple[Any, ...] | None = None  # what the last push was like, where the next may be alike
 
     def refresh(self, request: Request) -> None:
         """Take the weights of a request."""
-        leaves, forward = request.leaves, self.derived.forward
-        like = torch.empty((), dtype=self.work)
-        found = evaluate_weights(forward.graph, forward.weights, lambda path: _in(leaves[path], self.work), like)
-        self.values = dict(zip(forward.weights, (v.detach().clone() for v in found), strict=True))
-        self.packed: dict[tuple[bool, bool], tuple[Kind, Any, list[Tensor]]] = {}
+        found = (v.detach().clone() for v in machine.parts_of(request)[-1])
+        self.values = dict(zip(self.derived.forward.weights, found, strict=True))
+        self.packed: dict[tuple[bool, bool], tuple[Any, list[Tensor]]] = {}  # by Kind.within and Kind.every
         self.known = None
 
     def fork(self, stream: CellStream) -> "_Held":
         made: _Held = object.__new__(_Held)
         made.__dict__.update(self.__dict__)
-        made.packed = {key: (kind, step.fork(), vectors) for key, (kind, step, vectors) in self.packed.items()}
+        made.packed = {key: (step.fork(), vectors) for key, (step, vectors) in self.packed.items()}
         made.stream, made.known = stream, None
         return made
 
@@ -187,31 +187,32 @@ class _Held:
             self.known = key
         if inputs[0].numel():
             addresses, places = [v.data_ptr() for v in inputs], 0 if rows is None else rows.data_ptr()
-            look = lengths is None and current_options().check_nan
+            look = self.stream.looks and lengths is None and current_options().check_nan
             if not self.step.push(addresses, places, look):
                 check_nan(inputs, None)
                 self.step.push(addresses, places, False)  # infinity is let through
-        y, *states = self.results if self.dtype is self.work else [_in(v, self.dtype) for v in self.results]
+        y, *states = self.results if self.dtype is self.work else [cast(v, self.dtype) for v in self.results]
         return y, tuple(states) if return_states else None
 
     @torch.no_grad()
     def _prepare(self, x: Any, frame: bool, lengths: Any, reset: Any, return_states: bool) -> Leaves:
         """Everything but the frames' numbers and the rows; gives the frames as the machine reads them."""
         x, reset = _piece(x, frame), _piece(reset, frame)
-        with options(check_nan=current_options().check_nan and lengths is not None):  # else the machine looks
+        # Without lengths the machine itself looks.
+        with options(check_nan=self.stream.looks and current_options().check_nan and lengths is not None):
             request = make_request(self.stream.cell, x, None, None, lengths, reset, False, return_states)
         T, B, work = request.T, request.B, self.work
         ragged = None if request.lengths is None else tuple(request.lengths.tolist())
         frames = Shares(T, B, False, *split(B, torch.get_num_threads(), self.bytes), ragged)
-        kind, self.step, vectors = self._packed(machine.WITHIN_ROWS * frames.shares <= B, return_states)
+        kind, self.step, vectors = self._packed(frames, return_states)
         outputs = [torch.zeros(T, B, *row, dtype=work) for row in kind.forward.outputs]
         mask = None if request.reset is None else request.reset.contiguous()
-        initial = [] if mask is None else [_in(s, work).contiguous() for s in request.initial()]
+        initial = [] if mask is None else [cast(s, work).contiguous() for s in request.initial()]
         once: list[Tensor] = []
         if kind.graph.constants:
             given = self.values | dict(zip(kind.graph.constants, request.constants, strict=True))
             found = machine.of_sequences(self.derived.forward.staged, given, work)
-            once = [_in(found[i], work).contiguous() for i in kind.forward.program.once]
+            once = [cast(found[i], work).contiguous() for i in kind.forward.program.once]
         if T and B:
             rows = min(machine.CHUNK_ROWS, T * B)
             sizes = (T, B, ragged is not None, rows, frames.share_start, frames.order, frames.row_lengths)
@@ -221,21 +222,20 @@ class _Held:
         self.bound = (outputs, initial, once, mask, vectors)  # alive as long as the machine may use them
         by_node = dict(zip(kind.forward.program.outputs, outputs, strict=True))
         self.results = [by_node[i][0] if frame else by_node[i] for i in kind.outputs]
-        return tuple(_in(v, work).contiguous() for v in request.x)
+        return tuple(cast(v, work).contiguous() for v in request.x)
 
-    def _packed(self, within: bool, every: bool) -> tuple[Kind, Any, list[Tensor]]:
+    def _packed(self, frames: Shares, every: bool) -> tuple[Kind, Any, list[Tensor]]:
         """The step in the machine's hands, with the vectors that it reads where they lie."""
-        if (within, every) not in self.packed:
-            graph, values = self.derived.forward.graph, self.values
-            counts = (len(graph.inputs), len(graph.states), 0, len(graph.constants), len(values))
-            kind = Kind(self.derived, self.work, every, within, tuple((False,) * n for n in counts))
-            program = kind.forward.program
+        graph = self.derived.forward.graph
+        counts = (len(graph.inputs), len(graph.states), 0, len(graph.constants), len(self.values))
+        kind = machine.kind_of(self.derived, self.work, every, frames, tuple((False,) * n for n in counts))
+        key = (kind.within, kind.every)
+        if key not in self.packed:
             step = native().Stream(kind.forward.handle, kind.wide, WEIGHTS[self.stream.weights])
-            vectors = [values[i].expand(shape).contiguous() for i, shape in program.vectors]
-            matrices = [values[i] if head is None else values[i][head] for i, head in program.matrices]
+            vectors, matrices = machine.operands(kind.forward.program, self.values)
             step.refresh([v.data_ptr() for v in vectors], [(m.data_ptr(), *m.stride()) for m in matrices])
-            self.packed[within, every] = kind, step, vectors
-        return self.packed[within, every]
+            self.packed[key] = step, vectors
+        return kind, *self.packed[key]
 
 
 def _piece(x: Any, frame: bool) -> Any:
@@ -243,7 +243,3 @@ def _piece(x: Any, frame: bool) -> Any:
     if frame and isinstance(x, tuple):
         return type(x)(*(v.unsqueeze(0) for v in x))
     return x.unsqueeze(0) if frame and isinstance(x, Tensor) else x
-
-
-def _in(value: Tensor, dtype: torch.dtype) -> Tensor:
-    return value if value.dtype is dtype else value.to(dtype)

@@ -55,7 +55,7 @@ class Stream:
         if isinstance(batch, bool) or not isinstance(batch, int) or batch < 0:
             raise OptionError("batch must be a whole number, 0 or more", received=repr(batch))
         self.cells = cells
-        self.layers = [CellStream(cell, batch, weights=weights) for cell in cells()]
+        self.layers = [CellStream(cell, batch, weights=weights, looks=not k) for k, cell in enumerate(cells())]
         self.batch_first = batch_first
         self._all: Tensor | None = None  # the rows that are taken, where these are not all of _taken
         self._taken = torch.ones(batch, dtype=torch.bool)

@@ -198,7 +198,7 @@ class Stream {
     size_t room = 0;
 
     struct Forked {};
-    Stream(const Stream& other, Forked) 
+    Stream(const Stream& other, Forked)
         : owner(other.owner), program(other.program), wide(other.wide), vectors(other.vectors), packed(other.packed) {
         r.weights = other.r.weights, r.packed = other.r.packed, r.vectors = vectors.data();
     }
