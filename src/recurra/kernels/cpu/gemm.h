@@ -238,10 +238,10 @@ ALWAYS_INLINE void pack_row(const T* from, int n, T* packed, int64_t depth, int 
     }
 }
 
-// One tile of rows of g by one panel of a. c: [TILE_ROWS][ldc], whole vectors.
+// One tile of rows of g by one panel of a. c: [TILE_ROWS][PANEL].
 template <class T, int V>
-void outer_tile(const T* g, const T* a, int depth, T* c, int64_t ldc) {
-    constexpr int L = LANES<T>;
+void outer_tile(const T* g, const T* a, int depth, T* c) {
+    constexpr int L = LANES<T>, ldc = PANEL<T>;
     Vec<T> acc[TILE_ROWS][V] = {};
     for (int i = 0; i < depth; i++, g += TILE_ROWS, a += PANEL<T>) {
         Vec<T> w[V];
@@ -260,21 +260,27 @@ void outer_tile(const T* g, const T* a, int depth, T* c, int64_t ldc) {
         for (int v = 0; v < V; v++) store(c + r * ldc + v * L, load(c + r * ldc + v * L) + acc[r][v]);
 }
 
-// g: [m / TILE_ROWS][depth][TILE_ROWS], a: [n / PANEL][depth][PANEL], c: [tiles * TILE_ROWS][panels * PANEL].
+// Bytes of g that stay in a second-level cache while all panels of a go by.
+constexpr int RESIDENT = 192 * 1024;
+
+// g: [m / TILE_ROWS][depth][TILE_ROWS], a: [n / PANEL][depth][PANEL], c: [n / PANEL][rows][PANEL] from one of its rows on.
 template <class T>
-void outer(const T* g, int m, const T* a, int n, int depth, T* c) {
+void outer(const T* g, int m, const T* a, int n, int depth, T* c, int64_t rows) {
+    if (m == 0 || depth == 0) return;
     constexpr int P = PANEL<T>;
-    const int64_t ldc = int64_t(panels(n, P)) * P;
-    for (int p = 0; p < panels(n, P); p++)
-        for (int t = 0; t < panels(m, TILE_ROWS); t++) {
-            const T* gt = g + int64_t(t) * depth * TILE_ROWS;
-            const T* ap = a + int64_t(p) * depth * P;
-            T* ct = c + int64_t(t) * TILE_ROWS * ldc + p * P;
-            if (n - p * P <= LANES<T>)
-                outer_tile<T, 1>(gt, ap, depth, ct, ldc);
-            else
-                outer_tile<T, PANEL_VECTORS>(gt, ap, depth, ct, ldc);
-        }
+    const int tiles = panels(m, TILE_ROWS), fit = RESIDENT / int(sizeof(T)) / TILE_ROWS / depth;
+    const int some = panels(tiles, panels(tiles, fit < 8 ? 8 : fit));  // blocks of nearly one size
+    for (int t0 = 0; t0 < tiles; t0 += some)
+        for (int p = 0; p < panels(n, P); p++)
+            for (int t = t0; t < tiles && t < t0 + some; t++) {
+                const T* gt = g + int64_t(t) * depth * TILE_ROWS;
+                const T* ap = a + int64_t(p) * depth * P;
+                T* ct = c + (p * rows + t * TILE_ROWS) * P;
+                if (n - p * P <= LANES<T>)
+                    outer_tile<T, 1>(gt, ap, depth, ct);
+                else
+                    outer_tile<T, PANEL_VECTORS>(gt, ap, depth, ct);
+            }
 }
 
 }  // namespace recurra::RECURRA_TARGET

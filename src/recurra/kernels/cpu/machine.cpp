@@ -530,12 +530,11 @@ class Machine : Layout<T> {
                 pack_operand<TILE_ROWS>(c.g, c.m, pack_g);
             pack_operand<PANEL<T>>(c.a, c.n, pack_a);
             meet();
-            const int64_t ldc = int64_t(panels(c.n, PANEL<T>)) * PANEL<T>;
-            const int tiles = panels(c.m, TILE_ROWS);
+            const int tiles = panels(c.m, TILE_ROWS), rows = tiles * TILE_ROWS;
             const Span own = mine(tiles);
-            T* block = result + int64_t(c.head) * tiles * TILE_ROWS * ldc;
+            T* block = result + int64_t(c.head) * rows * panels(c.n, PANEL<T>) * PANEL<T>;
             outer<T>(pack_g + int64_t(own.lo) * chunk_rows * TILE_ROWS, (own.hi - own.lo) * TILE_ROWS, pack_a, c.n,
-                     chunk_rows, block + int64_t(own.lo) * TILE_ROWS * ldc);
+                     chunk_rows, block + int64_t(own.lo) * TILE_ROWS * PANEL<T>, rows);
         }
         meet();
     }

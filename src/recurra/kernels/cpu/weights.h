@@ -39,21 +39,22 @@ void finish(const Program& program, const Run& run, int32_t part, int32_t parts)
         const Gradient& gradient = program.gradients[g];
         const int m0 = int(int64_t(gradient.m) * part / parts), m1 = int(int64_t(gradient.m) * (part + 1) / parts);
         T* out = (T*)run.gradients[g];
-        const int n = gradient.n ? gradient.n : 1;
-        const int per = gradient.n ? gradient.m / gradient.heads : 1;
-        const int64_t ldc = gradient.n ? int64_t(panels(gradient.n, PANEL<T>)) * PANEL<T> : 1;
+        // A sum is one panel, a number wide.
+        const int n = gradient.n ? gradient.n : 1, width = gradient.n ? PANEL<T> : 1;
+        const int per = gradient.n ? gradient.m / gradient.heads : gradient.m;
+        const int64_t rows = gradient.n ? int64_t(panels(per, TILE_ROWS)) * TILE_ROWS : per;
         bool first = true;
         for (int s = 0; s < run.workers; s++) {
             if (run.share_start[s] == run.share_start[s + 1]) continue;
             const Layout<T> layout(program, run, s, 0);
             const T* from = layout.gradients + layout.gradient_at[g];
-            for (int m = m0; m < m1; m++) {
-                const int64_t row = gradient.n ? int64_t(m / per) * panels(per, TILE_ROWS) * TILE_ROWS + m % per : m;
-                for (int j = 0; j < n; j++) {
-                    T& to = out[int64_t(m) * n + j];
-                    to = first ? from[row * ldc + j] : to + from[row * ldc + j];
+            for (int m = m0; m < m1; m++)
+                for (int p = 0; p < panels(n, width); p++) {
+                    const T* sums = from + ((m / per * panels(n, width) + p) * rows + m % per) * width;
+                    T* to = out + int64_t(m) * n + p * width;
+                    const int some = n - p * width < width ? n - p * width : width;
+                    for (int j = 0; j < some; j++) to[j] = first ? sums[j] : to[j] + sums[j];
                 }
-            }
             first = false;
         }
         if (first)
