@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from recurra.cli.inputs import run_folder_for
+from recurra.kernels.cpu import native
 from recurra.train.checkpoint import load
 
 SMALL = "--hidden-size 8 --embedding-size 8 --max-tokens 20 --batch-size 16 --validation-fraction 0.2".split()
@@ -104,6 +105,19 @@ def test_predicting_a_text_a_file_a_table_and_stdin(run, place):
     )
     shown = run("predict", "runs/reviews", text, cwd=place).out
     assert re.fullmatch(rf"{found['label']} +\d+\.\d%  {text}\n", shown)
+
+
+@pytest.mark.skipif(native() is None, reason="built without the native machine")
+def test_matrices_in_fewer_bits_change_little(run, place):
+    figures = {}
+    for weights in ("float", "bfloat16", "int8"):
+        shown = run("evaluate", "runs/reviews", "test.csv", "--weights", weights, "--json", cwd=place)
+        figures[weights] = json.loads(shown.out)["log_loss"]
+    assert len(set(figures.values())) == 3
+    assert max(figures.values()) - min(figures.values()) < 0.01
+    done = run("predict", "runs/reviews", "a warm film", "--weights", "int4", cwd=place)
+    assert done.code == 2
+    assert "weights must be one of float, bfloat16, int8" in done.err
 
 
 def test_json_of_training_is_one_object(run, tmp_path):

@@ -140,6 +140,8 @@ def test_doctor_shows_the_native_machine(run, tmp_path, monkeypatch):
     text = plain(run("doctor", cwd=tmp_path).out)
     for name, runs in cpu.targets().items():
         assert f"{name} compiled in, {'runs here' if runs else 'cannot run on this processor'}" in text
+    assert f"bfloat16 {shown['bfloat16']}" in text
+    assert "multiplied in float32" in text
     assert "target none: Recurra was installed without" in text or "the best that runs here" in text
 
 

@@ -44,6 +44,7 @@ def doctor(
     print("native machine")
     native = found["native"]
     print(f"  {'target':12} {_target_line(native)}")
+    print(f"  {'bfloat16':12} {native['bfloat16']}")
     for name, runs in native["targets"].items():
         print(f"  {name:12} compiled in, {'runs here' if runs else 'cannot run on this processor'}")
     print("extras")
@@ -93,7 +94,22 @@ def _native() -> dict[str, Any]:
             target = cpu.native().target()
         except NativeTargetError as error:  # what a scan would raise; here it is what was asked for
             why_not = str(error)
-    return {"target": target, "forced": forced, "why not": why_not, "targets": cpu.targets()}
+    return {
+        "target": target,
+        "forced": forced,
+        "why not": why_not,
+        "bfloat16": f"matrices are held in it and multiplied in float32; {_bfloat16_unit()}",
+        "targets": cpu.targets(),
+    }
+
+
+def _bfloat16_unit() -> str:
+    """Whether the processor multiplies bfloat16 by itself, which no kernel makes use of yet."""
+    try:
+        here = "avx512_bf16" in Path("/proc/cpuinfo").read_text("utf-8")
+    except OSError:
+        return "whether this processor has avx512_bf16 is not known"
+    return "avx512_bf16 is here and not used" if here else "this processor has no avx512_bf16"
 
 
 def _target_line(native: dict[str, Any]) -> str:

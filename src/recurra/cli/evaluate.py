@@ -15,6 +15,7 @@ def evaluate(
     text: Annotated[str | None, typer.Option(help="The column of the texts.")] = None,
     label: Annotated[str | None, typer.Option(help="The column of the classes.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where a corpus's files already are.")] = None,
+    weights: Annotated[str, typer.Option(help="How matrices are held: float, bfloat16, int8.")] = "float",
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Accuracy, macro F1, log loss, each class's figures and the confusion of a run on labelled texts.
@@ -26,8 +27,11 @@ def evaluate(
     recurra evaluate runs/reviews test.csv
 
     recurra evaluate runs/imdb-lstm imdb --json
+
+    recurra evaluate runs/imdb-lstm imdb --weights int8
     """
     from recurra.cli.inputs import read_splits
+    from recurra.engine import options
     from recurra.errors import OptionError
     from recurra.tasks.classify import TextClassifier
 
@@ -37,7 +41,8 @@ def evaluate(
         raise OptionError("the run does not say what it was trained on", instead=f"recurra evaluate {run} DATA")
     splits = read_splits(named, text=text, label=label, test=None, data_dir=data_dir)
     table = splits.test or splits.train
-    figures = classifier.evaluate(table.texts, table.labels or [])
+    with options(weights=weights):
+        figures = classifier.evaluate(table.texts, table.labels or [])
     if json:
         print(json_format.dumps({"run": str(run), "data": table.source, **figures}, indent=1))
         return

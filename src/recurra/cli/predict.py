@@ -13,6 +13,7 @@ def predict(
         str, typer.Argument(metavar="TEXT|FILE|-", help="A text, a table, a file of one text a line, or - for stdin.")
     ],
     text: Annotated[str | None, typer.Option(help="The column of the texts, in a table.")] = None,
+    weights: Annotated[str, typer.Option(help="How matrices are held: float, bfloat16, int8.")] = "float",
     json: Annotated[bool, typer.Option("--json", help="Print a JSON list: an object for each text.")] = False,
 ) -> None:
     """Classify texts: the class and how sure the model is, for each.
@@ -26,11 +27,13 @@ def predict(
     cat lines.txt | recurra predict runs/reviews -
     """
     from recurra.cli.inputs import read_texts
+    from recurra.engine import options
     from recurra.tasks.classify import TextClassifier
 
     found = read_texts(texts, text)
     classifier = TextClassifier.load(run)
-    probabilities = classifier.predict_proba(found)
+    with options(weights=weights):
+        probabilities = classifier.predict_proba(found)
     classes = classifier.classes_.tolist()
     best = probabilities.argmax(1)
     if json:

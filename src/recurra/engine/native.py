@@ -15,9 +15,11 @@ from torch import Tensor
 from recurra.engine import staged
 from recurra.engine.derive import Derived
 from recurra.engine.lowered import Kind, Lowered
+from recurra.engine.options import WEIGHTS
 from recurra.engine.program import evaluate_weights
 from recurra.engine.request import Request, Result
 from recurra.engine.shares import Shares, split
+from recurra.errors import OptionError
 from recurra.kernels.cpu import native
 from recurra.kernels.program import Program
 from recurra.shapes import extent
@@ -25,6 +27,7 @@ from recurra.steps.ops import OPS
 from recurra.steps.stages import Scope, Staged
 
 CHUNK_ROWS = 256  # rows of a chunk of time: its values stay in a second-level cache
+BYTES = {"float": 4, "bfloat16": 2, "int8": 1}  # of a weight, by options.WEIGHTS
 WITHIN_ROWS = 8  # from so many rows of a frame on, pointwise work is done inside of the loop
 # Rows of a piece of time, at least: its three calls, which pack the weights anew, cost as much as some 30 rows of an
 # LSTM with H = 64, and with twice as many rows its tapes would leave the second-level cache.
@@ -36,10 +39,16 @@ class Job:
     """One scan; its tensors travel apart."""
 
     def __init__(
-        self, kind: Kind, frames: Shares, save: str | int, reset: Tensor | None, request: Request | None = None
+        self,
+        kind: Kind,
+        frames: Shares,
+        save: str | int,
+        reset: Tensor | None,
+        weights: str = "float",
+        request: Request | None = None,
     ):
         self.request = request  # for derivatives of derivatives: its tensors are not used
-        self.kind, self.frames, self.save = kind, frames, save
+        self.kind, self.frames, self.save, self.weights = kind, frames, save, weights
         self.reset = None if reset is None else reset.cpu().contiguous()
         T = frames.most
         length = T if kind.step is None else _length(self, *kind.saved_rows)
@@ -114,7 +123,7 @@ def _bound(
     program, frames, wide, reset = lowered.program, job.frames, job.kind.wide, job.reset
     vectors, matrices = operands(program, weights)
     rows = [cast(once[i], job.kind.dtype).contiguous() for i in program.once]
-    ragged = +(frames.lengths is not None)
+    ragged, weights_kind = +(frames.lengths is not None), WEIGHTS[job.weights]
 
     def run(
         cut: tuple[int, int],
@@ -128,7 +137,7 @@ def _bound(
         native().run(
             lowered.handle,
             wide,
-            0,
+            weights_kind,
             [
                 *(frames.T, frames.B, first, stop - first, +backwards, +frames.reverse, ragged, CHUNK_ROWS),
                 *(frames.workers, frames.team),
@@ -317,6 +326,11 @@ def _differentiable(
 ) -> list[Tensor | None]:
     x, state, initial, constants, weights = job.kind.split(tensors)
     assert job.request is not None
+    if job.weights == "bfloat16":  # what the machine rounds
+        matrices = {i for i, _ in job.kind.recording.program.matrices}
+        nodes = job.kind.derived.forward.weights
+        rounded = lambda w: w + (w.bfloat16() - w).detach()  # its gradient passes as it is
+        weights = [rounded(w) if i in matrices else w for i, w in zip(nodes, weights, strict=True)]
     request = job.request.replace(x=tuple(x), state=tuple(state), constants=tuple(constants))
     done = staged.over_leaves(job.kind.derived, request, initial, weights, job.save)
     outputs = (done.y, *done.state, *(done.states or ()))
@@ -338,9 +352,11 @@ def refusal(request: Request) -> str:
     return "" if request.followed or (request.T and request.B) else "there is no frame to run"
 
 
-def frames_of(derived: Derived, wide: int, T: int, B: int, reverse: bool, lengths: Tensor | None) -> Shares:
+def frames_of(
+    derived: Derived, wide: int, weights: str, T: int, B: int, reverse: bool, lengths: Tensor | None
+) -> Shares:
     """Which rows run in which frames, and who runs them."""
-    dealt = split(B, torch.get_num_threads(), derived.loop_weights * (8 if wide else 4))
+    dealt = split(B, torch.get_num_threads(), derived.loop_weights * (8 if wide else BYTES[weights]))
     if lengths is None:
         return _even(T, B, reverse, dealt)
     return Shares(T, B, reverse, *dealt, tuple(lengths.tolist()))
@@ -359,6 +375,22 @@ def kind_of(
 def working(request: Request) -> torch.dtype:
     """The dtype in which a request runs."""
     return torch.float64 if request.x[0].dtype is torch.float64 else torch.float32
+
+
+def held(request: Request) -> str:
+    """How the matrices of a request lie in the machine: see options.WEIGHTS.
+
+    Raises:
+        OptionError: the request does not go with fewer bits.
+    """
+    weights = request.weights
+    if weights == "float":
+        return "bfloat16" if request.x[0].dtype is torch.bfloat16 else "float"
+    if working(request) is torch.float64:
+        raise OptionError("weights in fewer bits are computed with in float32", received="a cell in float64")
+    if weights == "int8" and torch.is_grad_enabled() and any(t.requires_grad for t in request.leaves.values()):
+        raise OptionError('weights="int8" are for inference', instead='torch.no_grad(), or weights="bfloat16"')
+    return weights
 
 
 def parts_of(request: Request) -> list[list[Tensor]]:
@@ -392,12 +424,13 @@ def run(request: Request, save: str | int) -> Result:
     derived, work = request.derived, working(request)
     if request.lengths is not None and not int(request.lengths.max()):
         return staged.run(request, save)  # no frame at all: nothing to be fast at
-    frames = frames_of(derived, work is torch.float64, request.T, request.B, request.reverse, request.lengths)
+    weights = held(request)
+    frames = frames_of(derived, work is torch.float64, weights, request.T, request.B, request.reverse, request.lengths)
     parts = parts_of(request)
     recorded = torch.is_grad_enabled()
     needs = tuple([tuple([recorded and t.requires_grad for t in part]) for part in parts])
     kind = kind_of(derived, work, request.return_states, frames, needs)
-    job, tensors = Job(kind, frames, save, request.reset, request), [t for part in parts for t in part]
+    job, tensors = Job(kind, frames, save, request.reset, weights, request), [t for part in parts for t in part]
     if recorded:
         return result_of(request, _Scan.apply(job, *tensors))
     return result_of(request, forward(job, tensors)[0])  # half of a small call would be autograd's

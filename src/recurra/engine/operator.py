@@ -50,6 +50,7 @@ def text_of(request: Request, parts: Sequence[Sequence[Tensor]], save: str | int
         request.derived,
         needs=[[recorded and t.requires_grad for t in part] for part in parts],
         wide=native.working(request) is torch.float64,
+        weights=native.held(request),
         every=request.return_states,
         reverse=request.reverse,
         save=save,
@@ -71,6 +72,7 @@ class Scan:
     reverse: bool
     save: str | int
     check_nan: bool
+    weights: str = "float"  # see options.WEIGHTS
 
     @property
     def dtype(self) -> torch.dtype:
@@ -169,9 +171,9 @@ def _job(
     tensors = [t.to(scan.dtype).contiguous() for part in parts for t in part]
     if not T or not B or (lengths is not None and not int(lengths.max())):
         return None, tensors
-    frames = native.frames_of(scan.derived, scan.wide, T, B, scan.reverse, lengths)
+    frames = native.frames_of(scan.derived, scan.wide, scan.weights, T, B, scan.reverse, lengths)
     kind = native.kind_of(scan.derived, scan.dtype, scan.every, frames, scan.needs)
-    return native.Job(kind, frames, scan.save, reset), tensors
+    return native.Job(kind, frames, scan.save, reset, scan.weights), tensors
 
 
 def _laid(tape: Tensor, job: native.Job) -> Tensor:

@@ -134,7 +134,14 @@ def choose(request: Request) -> tuple[Executor, dict[str, str]]:
     Raises:
         UnknownNameError: the options name no executor. UnderivableStepError, ExecutorError: the one they name refuses.
     """
-    named = current_options().executor
+    named, weights = current_options().executor, request.weights
+    if weights != "float":
+        why = _native_refusal(request) if named in ("auto", "native") else f"the options choose {named}"
+        if why:
+            raise ExecutorError(
+                f"weights={weights!r} need the native machine: {why}", received=type(request.cell).__name__
+            )
+        return EXECUTORS["native"], {}
     against: dict[str, str] = {}
     if named == "auto":
         for executor in EXECUTORS.values():
@@ -190,7 +197,9 @@ def execute(request: Request) -> Result:
         dtype = request.x[0].dtype if weight is None else weight.dtype
         cast = lambda leaves: tuple(v.to(dtype) if v.is_floating_point() else v for v in leaves)
         request = request.replace(x=cast(request.x), state=cast(request.state), constants=cast(request.constants))
-        with torch.autocast(device, enabled=False):  # recurrences keep the weights' dtype: sums over time need it
+        if request.weights == "float" and dtype is torch.float32 and torch.get_autocast_dtype(device) is torch.bfloat16:
+            request = request.replace(weights="bfloat16")
+        with torch.autocast(device, enabled=False):  # sums and states keep the weights' dtype: many frames need it
             return executor.run(request, options.save)
     return executor.run(request, options.save)
 

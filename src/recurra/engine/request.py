@@ -30,6 +30,7 @@ class Request:
     reset: Tensor | None = None  # (T, B) bool
     reverse: bool = False
     return_states: bool = False
+    weights: str = "float"  # how matrices are to be held: see options.WEIGHTS
 
     @property
     def T(self) -> int:

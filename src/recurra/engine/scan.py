@@ -88,4 +88,6 @@ def make_request(
         check_nan(leaves, lengths)
     first = cell.initial_state(B, like=leaves[0]) if state is None else cell.check_state(state, B)
     fixed = cell.check_constants(constants, B) or ()
-    return Request(cell, leaves, tuple(first), tuple(fixed), lengths, reset, reverse, return_states)
+    return Request(
+        cell, leaves, tuple(first), tuple(fixed), lengths, reset, reverse, return_states, current_options().weights
+    )

@@ -14,7 +14,7 @@ from recurra.cells import Cell
 from recurra.engine import native as machine
 from recurra.engine.lowered import Kind
 from recurra.engine.native import cast
-from recurra.engine.options import current_options, options
+from recurra.engine.options import WEIGHTS, current_options, options
 from recurra.engine.plan import choose
 from recurra.engine.request import Leaves, Request, check_nan
 from recurra.engine.scan import make_request, scan
@@ -23,9 +23,6 @@ from recurra.errors import ExecutorError, OptionError
 from recurra.kernels.cpu import native
 from recurra.shapes import extent, numel
 from recurra.steps.ops import Kind as OpKind
-
-WEIGHTS = {"float": 0, "bfloat16": 1, "int8": 2}  # how packed weights lie in memory, as in kernels/cpu/machine.h
-_BYTES = {"float": 4, "bfloat16": 2, "int8": 1}
 
 
 class CellStream:
@@ -145,13 +142,12 @@ class _Held:
         self.stream = stream
         self.dtype = request.x[0].dtype
         self.work = machine.working(request)
-        if self.work is torch.float64 and stream.weights != "float":
-            raise OptionError("weights in fewer bits are computed with in float32", received="a cell in float64")
+        self.weights = machine.held(request if stream.weights == "float" else request.replace(weights=stream.weights))
         self.derived = request.derived
         graph = self.derived.forward.graph
         numbers = sum(numel(graph.nodes[n.args[1]].shape) for _, n in graph if n.kind is OpKind.CONTRACTION)
         # A frame reads the hoisted weights too; but a team of threads, which waits for its slowest, must be worth it.
-        self.bytes = numbers * (8 if self.work is torch.float64 else _BYTES[stream.weights]) // 2
+        self.bytes = numbers * (8 if self.work is torch.float64 else machine.BYTES[self.weights]) // 2
         cell = stream.cell
         self.plain = type(cell).prepare is Cell.prepare and cell.Input is None and self.dtype is self.work
         self.moved()
@@ -231,7 +227,7 @@ class _Held:
         kind = machine.kind_of(self.derived, self.work, every, frames, tuple((False,) * n for n in counts))
         key = (kind.within, kind.every)
         if key not in self.packed:
-            step = native().Stream(kind.forward.handle, kind.wide, WEIGHTS[self.stream.weights])
+            step = native().Stream(kind.forward.handle, kind.wide, WEIGHTS[self.weights])
             vectors, matrices = machine.operands(kind.forward.program, self.values)
             step.refresh([v.data_ptr() for v in vectors], [(m.data_ptr(), *m.stride()) for m in matrices])
             self.packed[key] = step, vectors
