@@ -16,16 +16,16 @@ from benchmarks.cases import (
     ARTICLE,
     CASES,
     GRID,
+    LARGE,
     MEMORY,
-    MIDDLE,
     ONE,
     ONE_THREAD,
     PADDED,
+    ROUNDED,
     STREAM,
     UNSEEN,
     Article,
     Case,
-    Crowd,
     Frames,
     Sweep,
 )
@@ -175,7 +175,6 @@ PAD, REAL = Article(lengths=False).name, Article(lengths=True).name
 RAGGED = _step("lstm", ARTICLE, ragged=True)
 USERS = ("layer_norm_lstm", UNSEEN)
 FORWARD, TRAINING = sorted((row for row in CASES if isinstance(row, Sweep)), key=lambda row: row.train)
-LARGE = [s for s in GRID if s[3] >= MIDDLE[3]]
 BATCHES = [s for s in GRID if s[1] >= 32]
 STEP, WHOLE = "training step, ratio of medians", "whole training step, Adam and all, ratio of medians"
 MEAN, WORST = (f"{STEP}, {what} of 7 shapes" for what in ("geometric mean", "least"))
@@ -237,13 +236,21 @@ BARS: tuple[Bar, ...] = (
             ("9b", 128, "LSTMCell", OURS, "", 2.0),
             ("9c", 512, "LSTM", OURS, "", 3.0),
             ("9d", 512, "LSTMCell", OURS, "", 1.0),
-            ("9e", 512, "LSTMCell", f"{OURS}, bfloat16", ", weights in bfloat16", 1.6),
+            ("9e", 512, "LSTMCell", ROUNDED, ", weights in bfloat16", 1.6),
             ("9f", 512, "LSTMCell", f"{OURS}, int8", ", weights in int8", 2.5),
         )
     ),
+    Bar("9g", "one streamed frame, H = 128, against onnxruntime",
+        "100 frames of one sequence, D = H, the Python call included, ratio of medians",
+        speed(Frames("lstm", 1, 128, 128).name, "onnxruntime"), 1.0),
     Bar("10", "10,000 streams that join and leave, stepped together, against one by one",
         "frames a second, ratio of medians; one by one they are streams of ours too",
-        speed(Crowd("lstm", 10_000, 64, 64).name, "one stream each"), 20.0),
+        speed(memory.ENDLESS.name, "one stream each"), 20.0),
+    Bar("10b", "memory that 10,000,000 frames of 10,000 such streams add", "growth of the resident set, fresh process",
+        lambda r: r.mib(memory.ENDLESS.name, OURS), 1.0, at_most=True, form="{:.1f} MiB"),
+    Bar("11a", "matrices in bfloat16 against our float32, H ≥ 256", f"LSTM, {STEP}, least of {len(LARGE)} shapes",
+        least([time_ratio((_step("lstm", s), OURS), (_step("lstm", s), ROUNDED)) for s in LARGE]), 1.3, 1.6),
+    Bar("11b", "the article's network in bfloat16 against torch.nn in float32", WHOLE, speed(PAD, TORCH, ROUNDED), 3.0),
 )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import recurra
-from benchmarks.cases import ONE_THREAD, PADDED, Case
+from benchmarks.cases import ONE_THREAD, PADDED, ROUNDED, Case
 from benchmarks.cells import ALL
 from benchmarks.torch_modules import TORCH_NN, Run, measured, module_for, over_time
 from recurra.cells import Cell
@@ -82,6 +82,18 @@ def _scan(name: str, material: Material, lengths: Tensor | None) -> Run | str:
     return refusal or measured(material.cell, material.x, material.dy, forward, train=material.case.train)
 
 
+def rounded(run: Run | str) -> Run | str:
+    """The same call, with matrices in bfloat16."""
+    if isinstance(run, str):
+        return run
+
+    def call() -> dict[str, Tensor]:
+        with recurra.options(weights="bfloat16"):
+            return run()
+
+    return call
+
+
 def _by_executor(name: str) -> Callable[[Material], Run | str]:
     return lambda material: _scan(name, material, material.lengths)
 
@@ -146,6 +158,7 @@ CONTENDERS: dict[str, Callable[[Material], Run | str]] = {
 EXTRA: dict[str, Callable[[Material], Run | str]] = {
     ONE_THREAD: lambda material: one_thread(_scan("native", material, material.lengths)),
     PADDED: lambda material: _scan("native", material, None),
+    ROUNDED: lambda material: rounded(_scan("native", material, material.lengths)),
 }
 OTHER_WORK = (PADDED,)  # another result by intention: its time is compared, its numbers are not
 BASELINES = ("torch.nn", "eager loop")  # the first that a case has is what the others are compared with

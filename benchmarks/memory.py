@@ -11,17 +11,20 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.cases import GRID, Case
+from benchmarks import streams
+from benchmarks.cases import GRID, Case, Crowd
 from benchmarks.contenders import CONTENDERS, draw
 
 ROOT = Path(__file__).parents[1]
 CASES = tuple(Case("lstm", *shape) for shape in GRID)
 WHO = ("recurra native", "torch.nn")
 STEPS = 3  # the second meets what the first left behind
+ENDLESS = Crowd("lstm", 10_000, 64, 64)
+FRAMES = 10_000_000
 
 
-def measure(case: Case, who: str, threads: int) -> float | str:
-    """MiB that training steps of a case add at their peak, in a process of their own; or why there are none."""
+def measure(case: Case | Crowd, who: str, threads: int) -> float | str:
+    """MiB that a process of its own grows by: training steps at their peak, or streams without end; or why not."""
     command = [sys.executable, "-m", "benchmarks.memory", json.dumps(asdict(case)), who, str(threads)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -41,10 +44,27 @@ def _resident() -> tuple[float, float]:
     return int(kib["VmRSS"]) / 1024, int(kib["VmHWM"]) / 1024
 
 
+def _endless(row: Crowd) -> float | str:
+    """What streams that come and go add after their first thousand frames each of ten."""
+    push = streams.crowd(row)[streams.TOGETHER]
+    if isinstance(push, str):
+        return push
+    for _ in range(10):
+        push()
+    before, _ = _resident()
+    for _ in range(FRAMES // row.B):
+        push()
+    return _resident()[0] - before
+
+
 def main(arguments: Sequence[str]) -> None:
     """Print the MiB of one case, as JSON."""
-    case, who, threads = Case(**json.loads(arguments[0])), arguments[1], int(arguments[2])
+    spec, who, threads = json.loads(arguments[0]), arguments[1], int(arguments[2])
     torch.set_num_threads(threads)
+    if "moving" in spec:
+        print(json.dumps(_endless(Crowd(**spec))))
+        return
+    case = Case(**spec)
     call = CONTENDERS[who](draw(case))
     if isinstance(call, str):
         print(json.dumps(call))

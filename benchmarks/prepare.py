@@ -102,7 +102,12 @@ def _article(row: Article, setting: Setting) -> Prepared:
 
 
 def _frames(row: Frames, setting: Setting) -> Prepared:
-    calls, refused = _split(streams.frames(row))
+    layer, x = streams.draw(row)
+    prepared = streams.frames(row, layer, x)
+    weights = {f"w.{name}": w.detach().numpy() for name, w in layer.cells()[0].named_parameters()}
+    if worker := setting.workers.by_name.get("onnxruntime"):
+        prepared["onnxruntime"] = worker.prepare({"what": "frames", **asdict(row)}, {"x": x.numpy(), **weights})
+    calls, refused = _split(prepared)
     flops = 8 * row.T * row.B * row.H * (row.D + row.H)
     return Prepared(calls, refused, "torch.nn", lambda name: flops, 0, lambda: streams.unequal(calls))
 

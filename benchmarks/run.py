@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from benchmarks import memory
-from benchmarks.bars import verdicts
+from benchmarks.bars import OURS, verdicts
 from benchmarks.cases import CASES, Row
 from benchmarks.gate import ROOT, conformance
 from benchmarks.machine import limits, machine
@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for cell, (green, said) in told.items():
         print(f"{cell}: conformance {'green' if green else 'RED, nothing is measured'}: {said}", flush=True)
     document["red"] = {cell: said for cell, (green, said) in told.items() if not green}
-    document["memory"] = _memory(document["red"], chosen.cells)
+    document["memory"] = _memory(document["red"], chosen.cells, rows)
     document["results"] = []
     left = [row for cell, group in groups.items() if cell not in document["red"] for row in group]
     with Workers(torch.get_num_threads()) as workers:
@@ -142,12 +142,14 @@ def _raise_limits(document: dict[str, Any]) -> None:
             figure["of_peak"] = figure["gflops"] / about["peak_gflops"]
 
 
-def _memory(red: dict[str, str], cells: Sequence[str]) -> dict[str, dict[str, float | str]]:
+def _memory(red: dict[str, str], cells: Sequence[str], rows: Sequence[Row]) -> dict[str, dict[str, float | str]]:
     """Peak memory of training, while nothing else is there."""
     wanted = [case for case in memory.CASES if case.cell not in red and (not cells or case.cell in cells)]
-    return {
-        case.name: {who: memory.measure(case, who, torch.get_num_threads()) for who in memory.WHO} for case in wanted
-    }
+    threads = torch.get_num_threads()
+    found = {case.name: {who: memory.measure(case, who, threads) for who in memory.WHO} for case in wanted}
+    if memory.ENDLESS in rows and memory.ENDLESS.cell not in red:
+        found[memory.ENDLESS.name] = {OURS: memory.measure(memory.ENDLESS, OURS, threads)}
+    return found
 
 
 def _refusals(result: dict[str, Any]) -> None:

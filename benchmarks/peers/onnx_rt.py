@@ -37,9 +37,10 @@ OPERATORS: dict[str, tuple[str, tuple[int, ...], Callable[[Arrays], Any], dict[s
 
 def prepare(spec: Mapping[str, Any], arrays: Arrays) -> Any:
     """See ``benchmarks.peers.serve``."""
-    if spec["what"] != "scan" or spec["cell"] not in OPERATORS:
+    one_by_one = spec["what"] == "frames"
+    if not one_by_one and (spec["what"] != "scan" or spec["cell"] not in OPERATORS):
         return f"onnxruntime has no {spec['cell'] if spec['what'] == 'scan' else 'whole networks'}"
-    if spec["train"] or "lengths" in arrays:
+    if not one_by_one and (spec["train"] or "lengths" in arrays):
         return "forward only, and without lengths"
     name, order, outer, attributes = OPERATORS[spec["cell"]]
     weights = {
@@ -47,13 +48,17 @@ def prepare(spec: Mapping[str, Any], arrays: Arrays) -> Any:
         "R": _blocks(arrays["w.weight_hh"], order),
         "b": np.concatenate([_blocks(arrays["w.bias"], order), _blocks(outer(arrays), order)], 1),
     }
-    node = helper.make_node(name, ["x", *weights], ["y"], hidden_size=spec["H"], **attributes)
-    T, B, D, H = (spec[letter] for letter in "TBDH")
+    B, D, H = (spec[letter] for letter in "BDH")
+    T = 1 if one_by_one else spec["T"]
+    # Of frames that come one by one the state is carried from call to call: an LSTM's two.
+    before, after = (["", "h", "c"], ["h'", "c'"]) if one_by_one else ([], [])
+    node = helper.make_node(name, ["x", *weights, *before], ["y", *after], hidden_size=H, **attributes)
+    value = lambda k, *shape: helper.make_tensor_value_info(k, TensorProto.FLOAT, shape)
     graph = helper.make_graph(
         [node],
         "scan",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [T, B, D])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [T, 1, B, H])],
+        [value("x", T, B, D), *(value(k, 1, B, H) for k in before[1:])],
+        [value("y", T, 1, B, H), *(value(k, 1, B, H) for k in after)],
         [numpy_helper.from_array(np.ascontiguousarray(w), k) for k, w in weights.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)
@@ -63,4 +68,15 @@ def prepare(spec: Mapping[str, Any], arrays: Arrays) -> Any:
     options.add_session_config_entry("session.force_spinning_stop", "1")  # its threads must not spin into others' calls
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     x = np.ascontiguousarray(arrays["x"])
+    if one_by_one:
+        nought = np.zeros((1, B, H), np.float32)
+
+        def frames() -> list[Any]:
+            h, c, outputs = nought, nought, []
+            for t in range(spec["T"]):
+                y, h, c = session.run(["y", *after], {"x": x[t : t + 1], "h": h, "c": c})
+                outputs.append(y[0, 0])
+            return outputs
+
+        return frames, lambda ys: {"y": np.stack(ys)}
     return lambda: session.run(["y"], {"x": x})[0], lambda y: {"y": y[:, 0]}
