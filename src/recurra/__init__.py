@@ -55,10 +55,10 @@ _NAMES = {
     "Stream": "layers",
     "accelerate": "layers",
 }
-_MODULES = ("cells", "data", "engine", "errors", "layers", "shapes", "steps", "tasks", "testing", "train")
+_MODULES = ("cells", "data", "diagnose", "engine", "errors", "layers", "shapes", "steps", "tasks", "testing", "train")
 
 if TYPE_CHECKING:
-    from recurra import cells, data, engine, errors, layers, shapes, steps, tasks, testing, train
+    from recurra import cells, data, diagnose, engine, errors, layers, shapes, steps, tasks, testing, train
     from recurra.cells import (
         Cell,
         CoupledLSTMCell,
@@ -134,6 +134,7 @@ __all__ = [
     "cells",
     "chrono",
     "data",
+    "diagnose",
     "engine",
     "errors",
     "executors",

@@ -32,7 +32,7 @@ def explain(
 
     from recurra.engine import explain as explained
 
-    made = _named(cell)(input_size, hidden_size)
+    made = cell_from(cell)(input_size, hidden_size)
     reset = torch.zeros(frames, batch_size, dtype=torch.bool) if resets else None
     found = explained(made, T=frames, B=batch_size, reset=reset)
     if json:
@@ -43,7 +43,7 @@ def explain(
         print(f"\n{found.graph}")
 
 
-def _named(name: str) -> Any:
+def cell_from(name: str) -> Any:
     """The class of that name, from the table or from a file."""
     from recurra.cells import Cell, cell_named
     from recurra.errors import CellDefinitionError, UnknownNameError

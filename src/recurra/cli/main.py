@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "recurra.cli.train:app",
     "evaluate": "recurra.cli.evaluate:evaluate",
     "predict": "recurra.cli.predict:predict",
+    "diagnose": "recurra.cli.diagnose:diagnose",
     "cells": "recurra.cli.cells:cells",
     "explain": "recurra.cli.explain:explain",
     "datasets": "recurra.cli.datasets:datasets",

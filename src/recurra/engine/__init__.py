@@ -2,7 +2,7 @@
 
 from recurra.engine.explain import Explanation, explain
 from recurra.engine.options import Options, current_options, options
-from recurra.engine.plan import EXECUTORS, Plan, executors, plan_for
+from recurra.engine.plan import EXECUTORS, Plan, executors, plan_for, requests
 from recurra.engine.scan import scan
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "explain",
     "options",
     "plan_for",
+    "requests",
     "scan",
 ]

@@ -1,7 +1,9 @@
 """Which executor runs a scan, why, and why not the others: printable data."""
 
+import contextvars
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -176,10 +178,33 @@ def plan(request: Request) -> Plan:
 
 
 _WARNED: set[type[Cell[Any]]] = set()
+_SEEN: contextvars.ContextVar[list[Request] | None] = contextvars.ContextVar("recurra_requests", default=None)
+
+
+@contextmanager
+def requests() -> Iterator[list[Request]]:
+    """A list of what is asked of the engine inside of a ``with`` block, in order.
+
+    Example:
+        >>> import recurra, torch
+        >>> with requests() as seen:
+        ...     y, state = recurra.Recurrent("gru", 3, 4, bidirectional=True)(torch.zeros(2, 5, 3))
+        >>> [(type(request.cell).__name__, request.T, request.reverse) for request in seen]
+        [('GRUCell', 5, False), ('GRUCell', 5, True)]
+    """
+    found: list[Request] = []
+    token = _SEEN.set(found)
+    try:
+        yield found
+    finally:
+        _SEEN.reset(token)
 
 
 def execute(request: Request) -> Result:
     """Run a checked request by its plan."""
+    seen = _SEEN.get()
+    if seen is not None:
+        seen.append(request)
     executor, _ = choose(request)
     options, kind = current_options(), type(request.cell)
     if executor.name == "reference" and options.executor == "auto" and kind not in _WARNED:

@@ -1,0 +1,92 @@
+"""``recurra diagnose``: whether gradients survive the way back through time, in a run or in a cell."""
+
+import json as json_format
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+_TEXTS = 64  # of a run's data, of which the longest are looked at
+
+
+def diagnose(
+    run: Annotated[Path | None, typer.Argument(help="A run folder; or --cell.")] = None,
+    data: Annotated[
+        str | None, typer.Argument(help="A table, a folder or a corpus. Default: that of the training.")
+    ] = None,
+    cell: Annotated[str | None, typer.Option(help="A cell as it begins: a name, or file.py:Class.")] = None,
+    input_size: Annotated[int, typer.Option("--input-size", "-D", min=1, help="D, with --cell.")] = 32,
+    hidden_size: Annotated[int, typer.Option("--hidden-size", "-H", min=1, help="H, with --cell.")] = 64,
+    frames: Annotated[int, typer.Option("-T", min=2, help="Frames of random data, with --cell.")] = 100,
+    chrono: Annotated[bool, typer.Option("--chrono", help="With --cell: begin with chrono initialisation.")] = False,
+    text: Annotated[str | None, typer.Option(help="The column of the texts.")] = None,
+    label: Annotated[str | None, typer.Option(help="The column of the classes.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where a corpus's files already are.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A page (.html), or all numbers (.json).")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of directions, and of random data.")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Whether gradients vanish, explode or are healthy, layer by layer; how far back inputs count; what to change.
+
+    [bold]Examples[/bold]
+
+    recurra diagnose runs/reviews --out diagnosis.html
+
+    recurra diagnose --cell lstm --hidden-size 128 -T 500
+
+    recurra diagnose --cell cells.py:Light --json
+    """
+    from recurra.errors import OptionError
+
+    if (run is None) == (cell is None):
+        raise OptionError(
+            "diagnose looks at a run folder, or at a cell", instead="recurra diagnose RUN, or --cell lstm"
+        )
+    if cell is not None:
+        found = _of_cell(cell, (frames, 8, input_size, hidden_size), chrono=chrono, seed=seed)
+    else:
+        assert run is not None
+        found = _of_run(run, data, text=text, label=label, data_dir=data_dir, seed=seed)
+    if out is not None:
+        found.save(out)
+    if json:
+        print(json_format.dumps(found.as_json(), indent=1))
+        return
+    print(found)
+    if out is not None:
+        print(f"\nwritten to {out}")
+
+
+def _of_cell(named: str, shape: tuple[int, int, int, int], *, chrono: bool, seed: int) -> Any:
+    import torch
+
+    from recurra.cells import chrono as remember
+    from recurra.cli.explain import cell_from
+    from recurra.diagnose import diagnose
+
+    T, B, D, H = shape
+    torch.manual_seed(seed)
+    made = cell_from(named)(D, H)
+    leaves = [torch.randn(T, B, *(d.size for d in s)) for s in made.input_shapes.values()]
+    if chrono:
+        remember(made, T)
+    return diagnose(made, leaves[0] if made.Input is None else made.Input(*leaves), seed=seed)
+
+
+def _of_run(
+    run: Path, data: str | None, *, text: str | None, label: str | None, data_dir: Path | None, seed: int
+) -> Any:
+    from recurra.cli.inputs import read_splits
+    from recurra.data import collate, encode
+    from recurra.diagnose import diagnose
+    from recurra.errors import OptionError
+    from recurra.tasks.classify import TextClassifier
+
+    classifier = TextClassifier.load(run)
+    named = data or classifier.about_.get("notes", {}).get("data")
+    if not isinstance(named, str):
+        raise OptionError("the run does not say what it was trained on", instead=f"recurra diagnose {run} DATA")
+    splits = read_splits(named, text=text, label=label, test=None, data_dir=data_dir)
+    texts = (splits.test or splits.train).texts[:_TEXTS]
+    batch = collate(encode(classifier.tokenizer_, texts, max_tokens=classifier.max_tokens), [0] * len(texts))
+    return diagnose(classifier.network_, batch.tokens, batch.lengths, seed=seed)

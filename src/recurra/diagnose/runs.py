@@ -1,0 +1,183 @@
+"""What a model runs over time: each scan of each recurrent layer in it, made to run forward."""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recurra.cells import Cell
+from recurra.engine import options, requests, scan
+from recurra.engine.request import Request
+from recurra.errors import DataError, OptionError
+from recurra.layers import Recurrent
+from recurra.layers.accelerate import accelerate
+
+Leaves = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One scan: a cell over data, frames in the order in which the cell meets them.
+
+    Attributes:
+        name: the layer, and its direction where it has two.
+        cell: in evaluation, its weights without gradients.
+        x: leaves ``(T, B, ...)``. state: before the first frame, leaves ``(B, ...)``.
+        constants: leaves ``(B, ...)``, where the cell declares them.
+        lengths: ``(B,)`` valid frames. reset: ``(T, B)``, where segments begin, or None.
+    """
+
+    name: str
+    cell: Cell[Any]
+    x: Leaves
+    state: Leaves
+    constants: Leaves
+    lengths: Tensor
+    reset: Tensor | None = None
+
+    @property
+    def T(self) -> int:
+        """Frames."""
+        return self.x[0].shape[0]
+
+    def scan(self, cell: Cell[Any], x: Leaves, state: Leaves, rows: Tensor | None = None, **arguments: Any) -> Any:
+        """A scan of `cell`, this run's or one around it, on these rows' constants."""
+        fixed = self.constants if rows is None else tuple(c[rows] for c in self.constants)
+        return scan(
+            cell,
+            x[0] if cell.Input is None else cell.Input(*x),
+            cell.State(*state),
+            constants=cell.Constants(*fixed) if cell.Constants else None,
+            **arguments,
+        )
+
+    @cached_property
+    def states(self) -> Leaves:
+        """The state before each frame, and after the last: leaves ``(T + 1, B, ...)``."""
+        with torch.no_grad(), options(check_nan=False):
+            _, _, after = self.scan(
+                self.cell, self.x, self.state, lengths=self.lengths, reset=self.reset, return_states=True
+            )
+        return tuple(torch.cat([s[None], a]) for s, a in zip(self.state, after, strict=True))
+
+    def points(self, most: int, generator: torch.Generator) -> tuple[Leaves, Leaves, Leaves]:
+        """Frames of data drawn at random: ``(x, state before, constants)``, leaves ``(N, ...)``."""
+        valid = (torch.arange(self.T)[:, None] < self.lengths).nonzero()
+        chosen = valid[torch.randperm(len(valid), generator=generator)[:most]]
+        t, b = chosen.unbind(1)
+        return tuple(v[t, b] for v in self.x), tuple(s[t, b] for s in self.states), tuple(c[b] for c in self.constants)
+
+
+def run_of(request: Request, name: str) -> Run:
+    """A request as a run forward in time."""
+    cell = request.cell.bound({k: w.detach() for k, w in request.leaves.items()})
+    x, T = tuple(v.detach() for v in request.x), request.T
+    lengths = torch.full((request.B,), T) if request.lengths is None else request.lengths.clone()
+    reset = request.reset
+    if request.reverse:
+        frames = (lengths - 1 - torch.arange(T)[:, None]) % T  # (T, B) padding reads what is never used
+        x = tuple(v.gather(0, frames.reshape(T, -1, *[1] * (v.dim() - 2)).expand_as(v)) for v in x)
+        if reset is not None:  # it stood between t and t - 1
+            reset = torch.cat([reset.new_zeros(1, request.B), reset.gather(0, frames)[:-1]])
+    detached = lambda leaves: tuple(v.detach() for v in leaves)
+    return Run(name, cell, x, detached(request.state), detached(request.constants), lengths, reset)
+
+
+def runs_of(model: Any, *inputs: Any, **keywords: Any) -> list[Run]:
+    """Each recurrent layer and direction of a model, with the data that reached it.
+
+    Args:
+        model: a :class:`~recurra.Cell`, or any module that holds :class:`~recurra.Recurrent`, our drop-ins, or
+            torch.nn's RNN, LSTM or GRU. It is called once, in evaluation, and left as it was.
+        inputs, keywords: what it is called with; of a cell, ``x (T, B, D)`` and what :func:`recurra.scan` takes.
+
+    Raises:
+        OptionError: there is no recurrent layer. DataError: no frame is valid.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(3, 5), nn.LSTM(5, 4, num_layers=2, batch_first=True))
+        >>> [run.name for run in runs_of(model, torch.zeros(2, 7, 3))]
+        ['1 layer 1', '1 layer 2']
+    """
+    if isinstance(model, Cell):
+        with torch.no_grad(), requests() as seen, _evaluating(model):
+            scan(model, *inputs, **keywords)
+        found = [run_of(seen[0], type(model).__name__)]
+    else:
+        found = [run for path, module, call in _calls(model, inputs, keywords) for run in _runs(path, module, call)]
+    if not found:
+        raise OptionError(
+            "there is no recurrent layer here that Recurra knows",
+            received=type(model).__name__,
+            instead="a model that holds recurra.Recurrent, or torch.nn's RNN, LSTM or GRU, and calls it",
+        )
+    if not any(int(run.lengths.sum()) for run in found):
+        raise DataError("there is nothing to look at: all sequences are empty")
+    return found
+
+
+Call = Callable[[nn.Module], Any]
+
+
+def _calls(model: nn.Module, inputs: Sequence[Any], keywords: dict[str, Any]) -> list[tuple[str, nn.Module, Call]]:
+    """The first call of each recurrent layer: its path, itself, and how to call one like it again."""
+    found: list[tuple[str, nn.Module, Call]] = []
+    hooks = []
+    for path, module in model.named_modules():
+        if isinstance(module, nn.RNNBase | Recurrent):
+
+            def keep(m: nn.Module, args: Any, kwargs: Any, path: str = path) -> None:
+                if all(m is not other for _, other, _ in found):
+                    found.append((path, m, lambda twin: twin(*args, **kwargs)))
+
+            hooks.append(module.register_forward_pre_hook(keep, with_kwargs=True))
+    try:
+        with torch.no_grad(), _evaluating(model):
+            model(*inputs, **keywords)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def _runs(path: str, module: nn.Module, call: Call) -> Iterator[Run]:
+    twin = copy.copy(module)  # torch's layers become ours, on the same weights
+    twin._forward_pre_hooks, twin._forward_hooks = {}, {}
+    if not isinstance(module, Recurrent):
+        said = accelerate(twin, only_if_faster=False)
+        if said.left and not any("one of ours" in why for why in said.left.values()):
+            raise OptionError(f"{path or 'the model'} cannot be looked into: {next(iter(said.left.values()))}")
+    with torch.no_grad(), requests() as seen, _evaluating(twin), options(executor="auto", save="all", check_nan=False):
+        call(twin)
+    layer = 0
+    both = any(request.reverse for request in seen)
+    for request in seen:
+        layer += not request.reverse
+        direction = f", {'backward' if request.reverse else 'forward'}" if both else ""
+        yield run_of(request, f"{path} layer {layer}{direction}".strip())
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """In evaluation, every part as it was afterwards."""
+    before = [(m, m.training) for m in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for m, training in before:
+            m.training = training
+
+
+def first_rows(run: Run, most: int) -> Run:
+    """The same run of fewer sequences, the longest first."""
+    rows = run.lengths.argsort(descending=True, stable=True)[:most]
+    pick = lambda leaves, axis: tuple(v.index_select(axis, rows) for v in leaves)
+    reset = None if run.reset is None else run.reset[:, rows]
+    made = replace(run, x=pick(run.x, 1), state=pick(run.state, 0), constants=pick(run.constants, 0), reset=reset)
+    return replace(made, lengths=run.lengths[rows])

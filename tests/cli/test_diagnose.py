@@ -1,0 +1,42 @@
+"""recurra diagnose: of a cell, of a run, and with bad input."""
+
+import csv
+import json
+
+
+def test_a_cell_as_it_begins(run, tmp_path):
+    done = run("diagnose", "--cell", "rnn", "-H", "16", "-T", "40", "--out", "d.html", cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert done.out.startswith("RNNCell: ")
+    assert done.out.endswith("written to d.html\n")
+    assert "<svg" in (tmp_path / "d.html").read_text("utf-8")
+    (layer,) = json.loads(run("diagnose", "--cell", "lstm", "-T", "40", "--chrono", "--json", cwd=tmp_path).out)[
+        "layers"
+    ]
+    assert layer["flow"]["verdict"] == "healthy"
+
+
+def test_a_run_on_its_data(run, tmp_path):
+    with (tmp_path / "reviews.csv").open("w", newline="") as file:
+        rows = [["a fine warm film and a witty plot", "good"], ["a dull cold film of grim actors", "bad"]] * 40
+        csv.writer(file).writerows([["review", "sentiment"], *rows])
+    small = "--hidden-size 8 --embedding-size 8 --epochs 1 --out run".split()
+    done = run("train", "classify", "reviews.csv", *small, cwd=tmp_path)
+    assert done.code == 0, done.err
+    done = run("diagnose", "run", "reviews.csv", "--json", cwd=tmp_path)
+    assert done.code == 0, done.err
+    names = [layer["flow"]["name"] for layer in json.loads(done.out)["layers"]]
+    assert names == ["recurrent layer 1, forward", "recurrent layer 1, backward"]
+
+
+def test_bad_input_is_said_without_a_traceback(run, tmp_path):
+    for arguments, said in (
+        ([], "looks at a run folder, or at a cell"),
+        (["--cell", "lsmt"], "lstm"),
+        (["--cell", "lstm", "--out", "d.txt"], "written as .html or .json"),
+        (["nowhere"], "nowhere"),
+    ):
+        done = run("diagnose", *arguments, cwd=tmp_path)
+        assert done.code == 2
+        assert said in done.err
+        assert "Traceback" not in done.err
