@@ -123,7 +123,9 @@ def _bound(
     program, frames, wide, reset = lowered.program, job.frames, job.kind.wide, job.reset
     vectors, matrices = operands(program, weights)
     rows = [cast(once[i], job.kind.dtype).contiguous() for i in program.once]
-    ragged, weights_kind = +(frames.lengths is not None), WEIGHTS[job.weights]
+    ragged, threads = +(frames.lengths is not None), frames.workers * frames.team
+    lying = [(m.data_ptr(), *m.stride()) for m in matrices]
+    packed = native().Packed(lowered.handle, wide, WEIGHTS[job.weights], lying, threads)
 
     def run(
         cut: tuple[int, int],
@@ -137,7 +139,7 @@ def _bound(
         native().run(
             lowered.handle,
             wide,
-            weights_kind,
+            packed,
             [
                 *(frames.T, frames.B, first, stop - first, +backwards, +frames.reverse, ragged, CHUNK_ROWS),
                 *(frames.workers, frames.team),
@@ -149,7 +151,6 @@ def _bound(
             [t.data_ptr() for t in inputs],
             [t.data_ptr() for t in outputs],
             [t.data_ptr() for t in vectors],
-            [(m.data_ptr(), *m.stride()) for m in matrices],
             [t.data_ptr() for t in state],
             [t.data_ptr() for t in last],
             [t.data_ptr() for t in initial],

@@ -93,9 +93,28 @@ std::vector<Strided> strided(const Matrices& matrices) {
     return made;
 }
 
-void run(const Held& held, int wide, int weights, const Ints& sizes, const Ints& share_start, const Ints& order,
+// The matrices of a program as products read them: made once, for all runs until they change.
+class Packed {
+   public:
+    Packed(const Held& held, int wide, int weights, const Matrices& matrices, int32_t threads)
+        : weights(Weights(weights)), block(size_t(packed_bytes(held.program, this->weights, wide))) {
+        const auto mat = strided(matrices);
+        Run r{};
+        r.weights = this->weights, r.packed = block.data(), r.matrices = mat.data(), r.workers = threads, r.team = 1;
+        nb::gil_scoped_release released;
+        pack(held.program, r, wide);
+    }
+
+    void use(Run& r) const { r.weights = weights, r.packed = block.data(); }
+
+   private:
+    const Weights weights;
+    const pool::Block block;
+};
+
+void run(const Held& held, int wide, const Packed& packed, const Ints& sizes, const Ints& share_start, const Ints& order,
          const Ints& lengths, uint64_t reset, const Addresses& inputs, const Addresses& outputs, const Addresses& vectors,
-         const Matrices& matrices, const Addresses& state, const Addresses& last, const Addresses& initial,
+         const Addresses& state, const Addresses& last, const Addresses& initial,
          const Addresses& caught, const Addresses& added, const Addresses& once, const Addresses& tapes,
          const Addresses& gradients) {
     const Program& program = held.program;
@@ -103,27 +122,24 @@ void run(const Held& held, int wide, int weights, const Ints& sizes, const Ints&
                ini = pointers<const void*>(initial), add = pointers<const void*>(added), onc = pointers<const void*>(once);
     const auto out = pointers<void*>(outputs), las = pointers<void*>(last), cau = pointers<void*>(caught),
                tap = pointers<void*>(tapes), gra = pointers<void*>(gradients);
-    const auto mat = strided(matrices);
     Run r{};
+    packed.use(r);
     r.T = sizes.at(0), r.B = sizes.at(1), r.f0 = sizes.at(2), r.F = sizes.at(3), r.backwards = sizes.at(4),
     r.reverse = sizes.at(5), r.ragged = sizes.at(6), r.chunk = sizes.at(7);
     deal(r, share_start, order, lengths, sizes.at(8), sizes.at(9));
     r.reset = reinterpret_cast<const uint8_t*>(reset);
-    r.inputs = in.data(), r.outputs = out.data(), r.vectors = vec.data(), r.matrices = mat.data();
+    r.inputs = in.data(), r.outputs = out.data(), r.vectors = vec.data();
     r.state = sta.data(), r.last = las.data();
     r.initial = ini.empty() ? nullptr : ini.data();
     r.caught = cau.empty() ? nullptr : cau.data();
     r.added = add.empty() ? nullptr : add.data();
     r.once = onc.data(), r.tapes = tap.data(), r.gradients = gra.data();
-    r.weights = Weights(weights);
 
     nb::gil_scoped_release released;
     r.scratch_worker = scratch_bytes(program, r, wide);
-    const pool::Block packed(size_t(packed_bytes(program, r.weights, wide)));
     const pool::Block scratch(size_t(r.scratch_worker) * size_t(r.workers));
     std::vector<Gate> gates(size_t(r.workers));
-    r.packed = packed.data(), r.scratch = scratch.data(), r.gates = gates.data();
-    pack(program, r, wide);
+    r.scratch = scratch.data(), r.gates = gates.data();
     launch(program, r, wide);
 }
 
@@ -131,18 +147,13 @@ void run(const Held& held, int wide, int weights, const Ints& sizes, const Ints&
 class Stream {
    public:
     Stream(nb::object held, int wide, int weights)
-        : owner(held), program(nb::cast<const Held&>(held).program), wide(wide) {
-        r.weights = Weights(weights), r.workers = r.team = 1;
-    }
+        : owner(held), program(nb::cast<const Held&>(held).program), wide(wide), weights(weights) {}
 
     // The weights as they are now. The vectors are used where they lie until the next refresh.
     void refresh(const Addresses& vectors_, const Matrices& matrices) {
-        const auto mat = strided(matrices);
         vectors = pointers<const void*>(vectors_);
-        packed = std::make_shared<pool::Block>(size_t(packed_bytes(program, r.weights, wide)));
-        r.packed = packed->data(), r.vectors = vectors.data(), r.matrices = mat.data();
-        pack(program, r, wide);
-        r.matrices = nullptr;
+        packed = std::make_shared<Packed>(nb::cast<const Held&>(owner), wide, weights, matrices, 1);
+        packed->use(r), r.vectors = vectors.data();
     }
 
     // What pushes have in common from now on: T frames of B rows, and how they are dealt.
@@ -186,21 +197,22 @@ class Stream {
    private:
     const nb::object owner;  // of the program
     const Program& program;
-    const int wide;
+    const int wide, weights;
     Run r{};
     Ints share_start, order, lengths;
     int32_t team = 1;
     std::vector<const void*> vectors, initial, once, inputs;
     std::vector<void*> state, outputs;
     std::vector<Gate> gates;
-    std::shared_ptr<pool::Block> packed;  // of all forks
+    std::shared_ptr<Packed> packed;  // of all forks
     std::unique_ptr<pool::Block> scratch;
     size_t room = 0;
 
     struct Forked {};
     Stream(const Stream& other, Forked)
-        : owner(other.owner), program(other.program), wide(other.wide), vectors(other.vectors), packed(other.packed) {
-        r.weights = other.r.weights, r.packed = other.r.packed, r.vectors = vectors.data();
+        : owner(other.owner), program(other.program), wide(other.wide), weights(other.weights), vectors(other.vectors),
+          packed(other.packed) {
+        packed->use(r), r.vectors = vectors.data();
     }
 
     template <class T>
@@ -259,6 +271,7 @@ NB_MODULE(_native, m) {
              nb::kw_only(), nb::arg("buffers"), nb::arg("instructions"), nb::arg("numbers"), nb::arg("micros"),
              nb::arg("pairs"), nb::arg("constants"), nb::arg("contractions"), nb::arg("gradients"),
              nb::arg("matrices"), nb::arg("states"), nb::arg("slots"), nb::arg("widest"));
+    nb::class_<Packed>(m, "Packed").def(nb::init<const Held&, int, int, const Matrices&, int32_t>());
     nb::class_<Stream>(m, "Stream")
         .def(nb::init<nb::object, int, int>())
         .def("refresh", &Stream::refresh)
