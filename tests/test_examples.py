@@ -1,6 +1,10 @@
 """Each cell learns a small real task, by the example that shows how."""
 
+import gzip
+
 import digits
+import memory
+import numpy as np
 import pytest
 
 from recurra.cells import CELLS, LSTMCell, zoneout
@@ -13,3 +17,30 @@ def test_every_cell_learns_to_read_digits(name):
 
 def test_a_wrapped_cell_does_too():
     assert digits.learn(lambda D, H: zoneout(LSTMCell(D, H), 0.05)) > 0.75
+
+
+@pytest.mark.parametrize(("named", "T", "enough"), [("order", 20, 0.05), ("adding", 20, 0.005), ("copy", 5, 2.0)])
+def test_what_happened_some_frames_ago_is_learnt(named, T, enough):
+    settings = {"hidden_size": 32, "lr": 0.01, "steps": 300 if named == "copy" else 1500, "say": lambda line: None}
+    final, _ = memory.learn(memory.TASKS[named](T), "lstm", **settings)
+    assert final < enough  # guessing: 0.75, 0.17, 2.08
+
+
+def test_memory_is_drawn_against_time(tmp_path, capsys):
+    memory.lags("order", ["rnn", "lstm"], [10, 20], tmp_path / "lags.svg", steps=5, hidden_size=8)
+    assert "<svg" in (tmp_path / "lags.svg").read_text("utf-8")
+    assert capsys.readouterr().out.count("after 5 steps") == 4
+
+
+def test_images_are_read_pixel_by_pixel(tmp_path, capsys):
+    for part, count in (("train", 60), ("t10k", 20)):
+        pixels, labels = np.random.default_rng(0).integers(0, 255, (count, 784)), np.arange(count) % 10
+        for name, head, values in (("images-idx3", 16, pixels), ("labels-idx1", 8, labels)):
+            packed = gzip.compress(bytes(head) + values.astype(np.uint8).tobytes())
+            (tmp_path / f"{part}-{name}-ubyte.gz").write_bytes(packed)
+    arguments = ["mnist", "--data-dir", str(tmp_path), "--permuted", "--epochs", "1", "--hidden-size", "8"]
+    assert 0 <= memory.main(arguments) <= 1
+    assert "of unseen images" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        memory.main(["mnist", "--data-dir", str(tmp_path / "nowhere")])
+    assert "mnist reads its four .gz files from --data-dir" in capsys.readouterr().err
