@@ -28,3 +28,8 @@ def test_drawn_cells_equal_the_plain_loop(first):
             compare(seed)
     finally:
         torch.set_num_threads(threads)
+
+
+def test_a_state_that_becomes_a_vector_of_numbers_keeps_its_gradient_apart():
+    # The state's copy of the vector was summed as the cotangent of all frames; it holds the last one.
+    compare(26290800)

@@ -249,9 +249,10 @@ class _Lowering:
         b, lo, _ = ranges[0]
         if len(ranges) == 1 and self.rows[b].op == "state" and stage is not Stage.LOOP:
             return Operand(self.store[b], lo)  # the loop's own copy, for another state's sake, is of its last frame
-        if ranges in self.where:
-            return Operand(self.where[ranges], 0)
-        return Operand(self.own[b], lo)
+        buffer = self.where.get(ranges)
+        if buffer is None or (stage is not Stage.LOOP and self.program.buffers[buffer][0] is Home.FRAME):
+            return Operand(self.own[b], lo)  # of a vector too a state may have a copy of its own
+        return Operand(buffer, 0)
 
     def _whole(self, stage: Stage, i: int) -> None:
         row, out = self.rows[i], self.program.instructions[stage]
