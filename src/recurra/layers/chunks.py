@@ -23,7 +23,7 @@ def tbptt(
         y_{kC..kC+C-1}, s_{kC+C} = \mathrm{layer}(x_{kC..kC+C-1}, \mathrm{detach}(s_{kC}))
 
     Memory is that of one chunk, whatever the length: call ``backward`` on a loss of each ``y`` before the next is asked
-    for. Weights may be changed in between. The outputs are those of one call, and with ``chunk >= T`` the gradients too.
+    for. Weights may be changed in between. Outputs are those of one call, and with ``chunk >= T`` gradients too.
 
     Args:
         layer: :class:`recurra.Recurrent`, :class:`recurra.LSTM`, ``GRU`` or ``RNN``, torch's own, or any callable
