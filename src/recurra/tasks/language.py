@@ -1,8 +1,9 @@
 """Language models: the next word, character or subword; texts scored, and texts written."""
 
+import functools
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from recurra.data.units import UNITS, Units, units_of
 from recurra.errors import DataError, EmptyTextError, OptionError, RunFolderError
-from recurra.layers import tbptt
+from recurra.layers import Stream, tbptt
 from recurra.tasks.given import checked_texts, fingerprint
 from recurra.tasks.language_network import LanguageNetwork, NextToken, Streams
 from recurra.tasks.sampling import drawn, require_sampling
@@ -215,6 +216,7 @@ class LanguageModel(Trained):
         top_k: int | None = None,
         top_p: float | None = None,
         seed: int = 0,
+        weights: str = "float",
     ) -> Iterator[str]:
         """Go on writing behind a prompt, token by token, in constant time and memory each.
 
@@ -224,6 +226,8 @@ class LanguageModel(Trained):
             top_k: draw among the likeliest k; None: among all.
             top_p: draw among the fewest likeliest ones that hold this part of the probability; None: among all.
             seed: the same gives the same text.
+            weights: how the recurrent layers' are held: ``"float"``, ``"bfloat16"`` or ``"int8"``, see
+                :class:`recurra.Stream`.
 
         Yields:
             Pieces of text, one a token, spaces and line ends included: join them. The unknown token is never drawn.
@@ -245,23 +249,28 @@ class LanguageModel(Trained):
                 received=", ".join(map(repr, unknown[:8])),
                 instead="others; the model has no notion of these",
             )
+        draw = functools.partial(
+            drawn,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        stream = self.network_.eval().recurrent.stream(weights=weights)
         begun = torch.tensor([[units.begin, *ids.tolist()]])
-        return self._written(begun, units.writer(prompt), length, temperature, top_k, top_p, seed)
+        return self._written(begun, stream, draw, units.writer(prompt), length)
 
     def _written(
-        self, tokens: Tensor, write: Any, length: int, temperature: float, top_k: Any, top_p: Any, seed: int
+        self, tokens: Tensor, stream: Stream, draw: Callable[[Tensor], int], write: Callable[[int], str], length: int
     ) -> Iterator[str]:
-        generator = torch.Generator().manual_seed(seed)
-        network = self.network_.eval()
-        device = next(network.parameters()).device
-        stream = network.recurrent.stream()
+        device = next(self.network_.parameters()).device
         for _ in range(length):
             with torch.inference_mode():  # not around the yield: it would hold for the caller too
-                y = stream.push(network.vectors(tokens.to(device)))
-                scores = network.scores(y[:, -1])[0].cpu()
+                y = stream.push(self.network_.vectors(tokens.to(device)))
+                scores = self.network_.scores(y[:, -1])[0].cpu()
             if self.tokenizer_.unknown is not None:
                 scores[self.tokenizer_.unknown] = -math.inf
-            token = drawn(scores, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
+            token = draw(scores)
             tokens = torch.tensor([[token]])
             yield write(token)
 
