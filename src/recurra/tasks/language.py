@@ -268,9 +268,9 @@ class LanguageModel(Trained):
             with torch.inference_mode():  # not around the yield: it would hold for the caller too
                 y = stream.push(self.network_.vectors(tokens.to(device)))
                 scores = self.network_.scores(y[:, -1])[0].cpu()
-            if self.tokenizer_.unknown is not None:
-                scores[self.tokenizer_.unknown] = -math.inf
-            token = draw(scores)
+                if self.tokenizer_.unknown is not None:
+                    scores[self.tokenizer_.unknown] = -math.inf
+                token = draw(scores)
             tokens = torch.tensor([[token]])
             yield write(token)
 
