@@ -1,5 +1,7 @@
 """``recurra train``: fit a model for a task, and leave a run folder."""
 
+from collections.abc import Callable
+
 import typer
 
 from recurra.cli.train_classify import EXAMPLES as CLASSIFY
@@ -8,7 +10,7 @@ from recurra.cli.train_language import EXAMPLES as LANGUAGE
 from recurra.cli.train_language import language
 
 # function -> its examples; the function's name is the command's. Shown in this order.
-TASKS = {classify: CLASSIFY, language: LANGUAGE}
+TASKS: dict[Callable[..., None], tuple[str, ...]] = {classify: CLASSIFY, language: LANGUAGE}
 
 app = typer.Typer(
     no_args_is_help=True,

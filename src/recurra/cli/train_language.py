@@ -1,12 +1,15 @@
 """``recurra train language``: the token that comes next."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from recurra.cli.training import DATA_DIR, JSON, OUT, OVERWRITE, PRESET, RESUME, SEED, Network, Training
 from recurra.tasks.presets import LANGUAGE_PRESETS
+
+if TYPE_CHECKING:
+    from recurra.data import TextTable
 
 DATA = "A text file, a folder of texts, a table's column, or a corpus: ptb, tinyshakespeare, docstrings."
 EXAMPLES = (
@@ -98,7 +101,7 @@ def described(figures: dict[str, Any]) -> str:
     )
 
 
-def _text(table: Any) -> str | list[str]:
+def _text(table: "TextTable") -> str | list[str]:
     """A single text stays as it is, to its last character."""
     return table.texts[0] if len(table.texts) == 1 else table.texts
 

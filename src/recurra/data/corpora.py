@@ -123,12 +123,12 @@ def load_splits(
         (['train'], ['dev'], None)
     """
     if source in CORPORA:
-        found = load_corpus(str(source), data_dir=data_dir)
-        if need_label and found.train.labels is None:
+        splits = load_corpus(str(source), data_dir=data_dir)
+        if need_label and splits.train.labels is None:
             raise DataError(
                 f"the texts of {source} have no classes", received=f"a corpus for: {CORPORA[str(source)].task}"
             )
-        return found
+        return splits
     path = Path(source)
     if path.is_file():
         return splits_of(read_table(path, text=text, label=label, need_label=need_label))

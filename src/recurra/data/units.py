@@ -4,7 +4,7 @@ import json
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeGuard
 
 import numpy as np
 
@@ -24,10 +24,12 @@ class Units(ABC):
         tokens: by their ids.
         begin: the id of the line end, which stands before the first token of a text.
         unknown: the id of what the vocabulary lacks; None: it lacks nothing.
+        needs: tokens without which there is no such vocabulary.
         strict: whether a prompt must not hold what the vocabulary lacks.
     """
 
     name: ClassVar[str]
+    needs: ClassVar[set[str]]
     strict: ClassVar[bool] = False
     begin: int
     unknown: int | None
@@ -77,7 +79,7 @@ class Words(Units):
         [2, 1, 0]
     """
 
-    name = "word"
+    name, needs = "word", {LINE_END, UNKNOWN}
 
     def __init__(self, tokens: Sequence[str]):
         super().__init__(tokens)
@@ -113,7 +115,7 @@ class Characters(Units):
         ['\\n', '<unk>', 'a', 'b']
     """
 
-    name = "char"
+    name, needs = "char", {"\n", UNKNOWN}
     strict = True
 
     def __init__(self, tokens: Sequence[str]):
@@ -145,7 +147,7 @@ class Subwords(Units):
         (12, 'lower, naïve\\n')
     """
 
-    name = "subword"
+    name, needs = "subword", {"Ċ"}
 
     def __init__(self, tokens: Sequence[str], merges: Sequence[tuple[str, str]]):
         from tokenizers import Tokenizer
@@ -220,21 +222,20 @@ def units_of(document: Mapping[str, Any]) -> Units:
     unit, tokens, merges = document.get("unit"), document.get("tokens"), document.get("merges", [])
     if not isinstance(unit, str) or unit not in UNITS:
         raise DataError("a vocabulary of no known unit", received=repr(unit)[:100], instead=", ".join(UNITS))
-    if document.keys() - {"unit", "tokens", "merges"} or not _are_texts(tokens) or len({*tokens}) != len(tokens):
+    known = {*tokens} if _are_texts(tokens) else set()
+    if document.keys() - {"unit", "tokens", "merges"} or not known or len(known) != len(tokens or ()):
         raise DataError("a vocabulary must be a list of different tokens")
-    known = {*tokens}
-    needed = {Words: {LINE_END, UNKNOWN}, Characters: {"\n", UNKNOWN}, Subwords: {"Ċ"}}[UNITS[unit]]  # type: ignore[index]
-    if not needed <= known:
-        raise DataError("a vocabulary lacks what it needs", received=", ".join(map(repr, sorted(needed - known))))
+    missing = UNITS[unit].needs - known
+    if missing:
+        raise DataError("a vocabulary lacks what it needs", received=", ".join(map(repr, sorted(missing))))
     if not isinstance(merges, list) or not all(
-        isinstance(pair, list) and len(pair) == 2 and _are_texts(pair) and {*pair, "".join(pair)} <= known
-        for pair in merges
+        _are_texts(pair) and len(pair) == 2 and {*pair, "".join(pair)} <= known for pair in merges
     ):
         raise DataError("a vocabulary of subwords must be merged from its own tokens")
     return UNITS[unit].of({"tokens": tokens, "merges": merges})
 
 
-def _are_texts(values: Any) -> bool:
+def _are_texts(values: Any) -> TypeGuard[list[str]]:
     # JSON can write half of a character, which is no text
     return isinstance(values, list) and all(
         isinstance(v, str) and v and not any("\ud800" <= c <= "\udfff" for c in v) for v in values
