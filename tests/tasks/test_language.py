@@ -27,6 +27,7 @@ from recurra.kernels.cpu import native
 from recurra.tasks import LanguageModel
 from recurra.tasks.language import held_out, joined
 from recurra.tasks.language_network import LanguageNetwork, NextToken, Streams
+from recurra.tasks.presets import LANGUAGE_PRESETS
 from recurra.testing import assert_within_eps
 from recurra.train.run_folder import write_json
 from recurra.train.untrusted import read_json
@@ -217,6 +218,17 @@ def test_figures_by_their_definition(unit):
 
 def test_unknown_tokens_are_counted(fitted):
     assert fitted.evaluate("a cat éé\n")["unknown"] == 2
+
+
+def test_presets_are_settings_and_the_treebanks_second_has_no_more_weights():
+    sizes = {}
+    for name, preset in LANGUAGE_PRESETS.items():
+        model = LanguageModel(**preset)
+        model._checked()
+        model.tokenizer_ = range(10_000)
+        with torch.device("meta"):
+            sizes[name] = sum(p.numel() for p in model._network().parameters())
+    assert sizes["ptb-awd"] < sizes["ptb-small"] < 4.7e6
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
