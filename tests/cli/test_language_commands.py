@@ -50,7 +50,7 @@ def test_evaluating_gives_the_same_figures(run, place):
     shown = run("evaluate", "runs/lines", cwd=place)  # the data of the training
     assert f"perplexity {figures['perplexity']:.2f}" in shown.out
     (place / "other.txt").write_text("a cat é\n")
-    assert "1 tokens are not in the vocabulary" in run("evaluate", "runs/lines", "other.txt", cwd=place).out
+    assert "1 of the tokens are <unk>" in run("evaluate", "runs/lines", "other.txt", cwd=place).out
 
 
 def test_writing_on_from_a_prompt(run, place):

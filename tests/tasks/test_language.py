@@ -394,19 +394,19 @@ def test_each_unit_is_saved_and_loaded(tmp_path, unit):
 def test_a_run_that_was_cut_off_resumes_to_the_weights_of_an_unbroken_one(tmp_path, monkeypatch):
     settings = SMALL | DROPPING | {"num_layers": 2, "max_epochs": 4, "patience": None}
     whole = LanguageModel(**settings).fit(TEXT, run_dir=tmp_path / "whole")
-    from recurra.train.callbacks import KeepEpochs
+    objective, steps = NextToken.__call__, itertools.count()
 
-    ended = KeepEpochs.on_train_epoch_end
-
-    def cut(self, trainer, module):
-        ended(self, trainer, module)
-        if trainer.current_epoch == 1:
+    def cut(self, network, batch):
+        if network.training and next(steps) > 2.5 * len(
+            Streams(np.zeros(2300), begin=0, batch_size=6, chunk=8).order()
+        ):
             raise KeyboardInterrupt
+        return objective(self, network, batch)
 
-    monkeypatch.setattr(KeepEpochs, "on_train_epoch_end", cut)
-    with pytest.raises(KeyboardInterrupt, match="the end of epoch 2 is saved"):
+    monkeypatch.setattr(NextToken, "__call__", cut)
+    with pytest.raises(KeyboardInterrupt, match="training was stopped in epoch 3: the end of epoch 2 is saved"):
         LanguageModel(**settings).fit(TEXT, run_dir=tmp_path / "cut")
-    monkeypatch.setattr(KeepEpochs, "on_train_epoch_end", ended)
+    monkeypatch.setattr(NextToken, "__call__", objective)
     with pytest.raises(RunFolderError, match=r"cannot be resumed(.|\n)*chunk=9"):
         LanguageModel(**settings | {"chunk": 9}).fit(TEXT, run_dir=tmp_path / "cut", resume=True)
     resumed = LanguageModel(**settings).fit(TEXT, run_dir=tmp_path / "cut", resume=True)
@@ -441,6 +441,27 @@ def test_damaged_runs_are_refused(run, file, change, said):
         config["files"][file] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         write_json(run / "config.json", config)
     with pytest.raises(RunFolderError, match=said):
+        LanguageModel.load(run)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"embedding_size": 10**15},
+        {"hidden_size": [1] * 100},
+        {"num_layers": 10**9},
+        {"tied": "yes"},
+        {"unit": ["char"]},
+        {"dropout": "much"},
+        {"chunk": None},
+        {"surprise": 1},
+    ],
+    ids=str,
+)
+def test_settings_of_strangers_are_refused(run, settings):
+    config = read_json(run / "config.json")
+    write_json(run / "config.json", config | {"settings": config["settings"] | settings})
+    with pytest.raises(RunFolderError):
         LanguageModel.load(run)
 
 

@@ -25,7 +25,7 @@ def evaluate_language(
         return
     print(f"{table.source}: {described(figures)}")
     if figures["unknown"]:
-        print(f"{figures['unknown']:,} tokens are not in the vocabulary, and count as <unk>")
+        print(f"{figures['unknown']:,} of the tokens are <unk>, the unknown one")
 
 
 def predict_language(

@@ -42,7 +42,10 @@ def drawn(
     """
     if not temperature:
         return int(scores.argmax())
-    p, token = (scores.double() / temperature).softmax(-1).sort(descending=True, stable=True)
+    p = (scores.double() / temperature).softmax(-1)
+    if top_k is None and top_p is None:
+        return int(torch.multinomial(p, 1, generator=generator))
+    p, token = p.sort(descending=True, stable=True)
     if top_k is not None:
         p = p[:top_k]
     if top_p is not None:
