@@ -31,6 +31,9 @@ NETWORK = [
     *("embedding_dropout", "weight_dropout"),
 ]
 PARTS = ("dropout", "input_dropout", "output_dropout", "embedding_dropout", "weight_dropout", "validation_fraction")
+# Of the vectors of characters, none of which is rare: with small ones an LSTM is silent for its first hundred steps.
+# Tied vectors stay small, or the first scores were large.
+CHARACTER_RANGE = 1.7
 EVALUATION_CHUNK = 256  # frames; scores take 4 V bytes each
 VALIDATION_STREAMS = 16  # while training; the figures of a report come of one
 RECORDED = 100_000  # characters of the training text that a report without held-out text is about
@@ -300,7 +303,10 @@ class LanguageModel(Trained):
         return self.tokenizer_.encode(text)
 
     def _network(self) -> LanguageNetwork:
-        return LanguageNetwork(len(self.tokenizer_), **{name: plain(getattr(self, name)) for name in NETWORK})
+        options = {name: plain(getattr(self, name)) for name in NETWORK}
+        if self.unit == "char" and not self.tied:
+            options["initial_range"] = CHARACTER_RANGE
+        return LanguageNetwork(len(self.tokenizer_), **options)
 
     def _read_tokenizer(self, folder: RunFolder) -> Units:
         try:

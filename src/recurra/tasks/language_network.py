@@ -22,7 +22,7 @@ from recurra.layers import (
 from recurra.layers.chunks import detached
 from recurra.train.module import Step
 
-INITIAL_RANGE = 0.1  # of token vectors (Zaremba et al., 2014)
+INITIAL_RANGE = 0.1  # of token vectors (Zaremba et al., 2014): rare words, which are hardly learnt, then say little
 IGNORED = -1  # the target past the end of a stream
 
 
@@ -38,6 +38,7 @@ class LanguageNetwork(nn.Module):
             the same units in all frames of a chunk.
         embedding_dropout: the part of the vocabulary that a chunk drops.
         weight_dropout: the part of the recurrent weights ``weight_hh`` that a chunk drops.
+        initial_range: token vectors begin within so much of 0.
 
     Raises:
         OptionError: `tied`, and the widths differ. UnknownNameError: weights are to be dropped that the cell has not.
@@ -65,10 +66,11 @@ class LanguageNetwork(nn.Module):
         output_dropout: float = 0.0,
         embedding_dropout: float = 0.0,
         weight_dropout: float = 0.0,
+        initial_range: float = INITIAL_RANGE,
     ):
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, embedding_size)
-        nn.init.uniform_(self.embedding.weight, -INITIAL_RANGE, INITIAL_RANGE)
+        nn.init.uniform_(self.embedding.weight, -initial_range, initial_range)
         self.embedding_dropout = embedding_dropout
         self.input_dropout, self.output_dropout = LockedDropout(input_dropout), LockedDropout(output_dropout)
         made = _dropping(cell, weight_dropout) if weight_dropout else cell
