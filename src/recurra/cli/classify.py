@@ -6,7 +6,13 @@ from typing import Any
 
 
 def evaluate_classes(
-    run: Path, data: str | None, text: str | None, label: str | None, data_dir: Path | None, weights: str, json: bool
+    run: Path,
+    data: str | None,
+    text: str | None,
+    label: str | None,
+    data_dir: Path | None,
+    weights: str | None,
+    json: bool,
 ) -> None:
     """Accuracy, macro F1, log loss, each class's figures and the confusion on labelled texts."""
     from recurra.cli.inputs import data_of, read_splits
@@ -17,7 +23,7 @@ def evaluate_classes(
     named = data or data_of(classifier, run)
     splits = read_splits(named, text=text, label=label, test=None, data_dir=data_dir)
     table = splits.test or splits.train
-    with options(weights=weights):
+    with options(weights=weights or "float"):
         figures = classifier.evaluate(table.texts, table.labels or [])
     if json:
         print(json_format.dumps({"run": str(run), "data": table.source, **figures}, indent=1))
@@ -28,7 +34,7 @@ def evaluate_classes(
     _tables(figures)
 
 
-def predict_classes(run: Path, texts: str, text: str | None, weights: str, json: bool) -> None:
+def predict_classes(run: Path, texts: str, text: str | None, weights: str | None, json: bool) -> None:
     """The class of each text, and how sure the model is."""
     from recurra.cli.inputs import read_texts
     from recurra.engine import options
@@ -36,7 +42,7 @@ def predict_classes(run: Path, texts: str, text: str | None, weights: str, json:
 
     found = read_texts(texts, text)
     classifier = TextClassifier.load(run)
-    with options(weights=weights):
+    with options(weights=weights or "float"):
         probabilities = classifier.predict_proba(found)
     classes = classifier.classes_.tolist()
     best = probabilities.argmax(1)

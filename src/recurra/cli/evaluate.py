@@ -14,7 +14,7 @@ def evaluate(
     text: Annotated[str | None, typer.Option(help="The column of the texts.")] = None,
     label: Annotated[str | None, typer.Option(help="The column of the classes.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where a corpus's files already are.")] = None,
-    weights: Annotated[str, typer.Option(help="How matrices are held: float, bfloat16, int8.")] = "float",
+    weights: Annotated[str | None, typer.Option(help="How matrices are held: float, bfloat16, int8.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """How well a run does: of a classifier accuracy, macro F1, log loss, each class's figures and the confusion on

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def evaluate_language(
-    run: Path, data: str | None, text: str | None, data_dir: Path | None, weights: str, json: bool
+    run: Path, data: str | None, text: str | None, data_dir: Path | None, weights: str | None, json: bool
 ) -> None:
     """Perplexity, nats a token and bits a character of a text."""
     from recurra.cli.inputs import data_of
@@ -18,7 +18,7 @@ def evaluate_language(
     model = LanguageModel.load(run)
     splits = load_text(data or data_of(model, run), text=text, data_dir=data_dir)
     table = splits.test or splits.train
-    with options(weights=weights):
+    with options(weights=weights or "float"):
         figures = model.evaluate(table.texts[0] if len(table.texts) == 1 else table.texts)
     if json:
         print(json_format.dumps({"run": str(run), "data": table.source, **figures}, indent=1))
@@ -31,7 +31,7 @@ def evaluate_language(
 def predict_language(
     run: Path,
     texts: str,
-    weights: str,
+    weights: str | None,
     length: int | None,
     temperature: float | None,
     top_k: int | None,
@@ -51,7 +51,7 @@ def predict_language(
         top_k=top_k,
         top_p=top_p,
         seed=seed or 0,
-        weights=weights,
+        weights=weights or "float",
     )
     if json:
         print(json_format.dumps({"prompt": prompt, "text": "".join(pieces)}, indent=1, ensure_ascii=False))

@@ -16,7 +16,7 @@ def predict(
         ),
     ],
     text: Annotated[str | None, typer.Option(help="The column of the texts, in a table.")] = None,
-    weights: Annotated[str, typer.Option(help="How matrices are held: float, bfloat16, int8.")] = "float",
+    weights: Annotated[str | None, typer.Option(help="How matrices are held: float, bfloat16, int8.")] = None,
     length: Annotated[int | None, typer.Option(min=0, help="Tokens to write. Default: 200.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0: the likeliest token. Default: 1.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Draw among the likeliest so many.")] = None,
