@@ -328,6 +328,7 @@ def test_texts_that_are_none(text, error, said):
         ({"tied": 1}, OptionError, "tied must be True or False"),
         ({"tied": True}, OptionError, "tied needs a last layer as wide as a token's vector"),
         ({"weight_dropout": 0.1, "cell": "qrnn"}, UnknownNameError, "no weight of QRNNCell"),
+        ({"optimizer": "adam"}, UnknownNameError, r"no optimizer(.|\n)*'adamw'"),
         ({"max_epochs": 0}, OptionError, "max_epochs must be an integer"),
     ],
 )
@@ -391,8 +392,9 @@ def test_each_unit_is_saved_and_loaded(tmp_path, unit):
     assert again.evaluate(TEXT) == model.evaluate(TEXT)
 
 
-def test_a_run_that_was_cut_off_resumes_to_the_weights_of_an_unbroken_one(tmp_path, monkeypatch):
-    settings = SMALL | DROPPING | {"num_layers": 2, "max_epochs": 4, "patience": None}
+@pytest.mark.parametrize("chosen", [{}, {"optimizer": "sgd", "learning_rate": 5.0}], ids=["adamw", "sgd"])
+def test_a_run_that_was_cut_off_resumes_to_the_weights_of_an_unbroken_one(tmp_path, monkeypatch, chosen):
+    settings = SMALL | DROPPING | {"num_layers": 2, "max_epochs": 3, "patience": None} | chosen
     whole = LanguageModel(**settings).fit(TEXT, run_dir=tmp_path / "whole")
     objective, steps = NextToken.__call__, itertools.count()
 

@@ -58,7 +58,7 @@ class LanguageModel(Trained):
         activation_penalty, temporal_penalty: times the mean square of outputs, and of their change from frame to frame.
         chunk: frames through which gradients run back; the state is carried on from one chunk to the next.
         batch_size: B, parts of the text that are read side by side.
-        learning_rate, weight_decay, clip, schedule, warmup, patience, accelerator:
+        learning_rate, optimizer, weight_decay, clip, schedule, warmup, patience, accelerator:
             see :class:`recurra.train.settings.FitSettings`. The held-out loss decides which epoch is kept.
         max_epochs: at most that many passes over the training text.
         validation_fraction: the last part of the training text, held out where none is given; 0: none, and the last
@@ -101,6 +101,7 @@ class LanguageModel(Trained):
     chunk: int = 35
     batch_size: int = 20
     learning_rate: float = 3e-3
+    optimizer: str = "adamw"
     weight_decay: float = 0.0
     clip: float | None = 1.0
     schedule: str = "cosine"

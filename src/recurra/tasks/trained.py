@@ -51,6 +51,7 @@ class Trained(BaseEstimator):  # type: ignore[misc]
     """
 
     task: ClassVar[str]
+    optimizer = "adamw"  # where a task has no setting of that name
     network_: Any
     tokenizer_: Any
     history_: list[dict[str, float]]
