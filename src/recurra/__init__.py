@@ -54,6 +54,7 @@ _NAMES = {
     "Recurrent": "layers",
     "Stream": "layers",
     "accelerate": "layers",
+    "tbptt": "layers",
 }
 _MODULES = ("cells", "data", "diagnose", "engine", "errors", "layers", "shapes", "steps", "tasks", "testing", "train")
 
@@ -94,7 +95,7 @@ if TYPE_CHECKING:
         zoneout,
     )
     from recurra.engine import executors, explain, options, plan_for, scan
-    from recurra.layers import GRU, LSTM, RNN, LayerState, Recurrent, Stream, accelerate
+    from recurra.layers import GRU, LSTM, RNN, LayerState, Recurrent, Stream, accelerate, tbptt
 
 __all__ = [
     "GRU",
@@ -149,6 +150,7 @@ __all__ = [
     "shapes",
     "steps",
     "tasks",
+    "tbptt",
     "testing",
     "train",
     "weight_drop",

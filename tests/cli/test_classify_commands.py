@@ -103,6 +103,11 @@ def test_predicting_a_text_a_file_a_table_and_stdin(run, place):
         len(json.loads(run("predict", "runs/reviews", "test.csv", "--text", "sentiment", "--json", cwd=place).out))
         == 60
     )
+    assert "there is no text to classify" in run("predict", "runs/reviews", " ", cwd=place).err
+    assert (
+        "--seed is no option for a run of task classify"
+        in run("predict", "runs/reviews", text, "--seed", 1, cwd=place).err
+    )
     shown = run("predict", "runs/reviews", text, cwd=place).out
     assert re.fullmatch(rf"{found['label']} +\d+\.\d%  {text}\n", shown)
 

@@ -71,7 +71,6 @@ def test_the_version_is_printed(run, tmp_path):
     [
         (["evaluate", "nowhere"], "there is no such run folder\n  received: nowhere"),
         (["predict", "nowhere", "a text"], "there is no such run folder"),
-        (["predict", "nowhere", " "], "there is no text to classify"),
         (
             ["train", "classify", "nowhere.csv"],
             "no file, no folder and no corpus of that name\n  received: 'nowhere.csv'",

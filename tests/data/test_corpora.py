@@ -29,7 +29,8 @@ def test_a_corpus_by_name(tmp_path: Path) -> None:
 
 def test_an_unknown_corpus_is_suggested() -> None:
     with pytest.raises(
-        UnknownNameError, match=r"no corpus of that name\n.*'imbd'\n.*'imdb'\? \(known: docstrings, imdb\)"
+        UnknownNameError,
+        match=r"no corpus of that name\n.*'imbd'\n.*'imdb'\? \(known: docstrings, imdb, ptb, tinyshakespeare\)",
     ):
         load_corpus("imbd")
 

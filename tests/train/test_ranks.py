@@ -12,7 +12,7 @@ import together
 import torch
 
 from recurra.errors import RunFolderError, UnknownNameError
-from recurra.tasks import TextClassifier
+from recurra.tasks import LanguageModel, TextClassifier
 from recurra.train.checkpoint import load
 from recurra.train.untrusted import read_json
 
@@ -48,6 +48,7 @@ def two(tmp_path_factory):
 def one(tmp_path_factory):
     folder = tmp_path_factory.mktemp("one")
     together.train(folder / "still", together.STILL)
+    together.language(folder / "language")
     return folder
 
 
@@ -55,10 +56,10 @@ def figures(run):
     return [{k: v for k, v in epoch.items() if k != "seconds"} for epoch in read_json(run / "metrics.json")["history"]]
 
 
-def assert_equal_but_for_rounding(a, b):
+def assert_equal_but_for_rounding(a, b, kind=TextClassifier):
     for ours, theirs in zip(figures(a), figures(b), strict=True):
         assert ours == pytest.approx(theirs, rel=LOSSES, abs=0)
-    weights = [TextClassifier.load(run).network_.state_dict() for run in (a, b)]
+    weights = [kind.load(run).network_.state_dict() for run in (a, b)]
     for name in weights[0]:
         error = (weights[0][name].double() - weights[1][name]).norm() / weights[1][name].double().norm()
         assert error <= WEIGHTS, f"{name} is off by {error / EPS:.0f} eps"
@@ -66,6 +67,10 @@ def assert_equal_but_for_rounding(a, b):
 
 def test_two_processes_give_the_losses_and_weights_of_one(one, two):
     assert_equal_but_for_rounding(two / "still", one / "still")
+
+
+def test_two_processes_carry_the_states_of_a_language_models_streams(one, two):
+    assert_equal_but_for_rounding(two / "language", one / "language", LanguageModel)
 
 
 def test_one_process_resumes_what_two_began(one, two, tmp_path):

@@ -12,7 +12,7 @@ from some_texts import SMALL, reviews
 
 from recurra.cli.main import main as recurra
 from recurra.errors import DataError
-from recurra.tasks import TextClassifier, classify
+from recurra.tasks import LanguageModel, TextClassifier, classify
 from recurra.train import ranks
 
 # The last batch of an epoch has one row, fewer than there are processes; so has the last one of the held-out texts.
@@ -22,6 +22,9 @@ STILL = SMALL | dict.fromkeys(("dropout", "embedding_dropout", "head_dropout", "
 STILL |= {"schedule": "linear", "adversarial": 0.5, "learning_rate": 0.01, "patience": None}
 RANDOM = STILL | {"dropout": 0.2, "head_dropout": 0.3, "word_dropout": 0.1}
 STEPS = 3  # in an epoch
+# Five streams, of which the last is shorter.
+LANGUAGE = {"unit": "char", "hidden_size": 8, "embedding_size": 8, "chunk": 9, "batch_size": 5, "learning_rate": 0.01}
+LANGUAGE |= {"max_epochs": 2, "random_state": 0}
 
 
 def train(folder, chosen, *, stop_after=None, **options):
@@ -44,6 +47,11 @@ def train(folder, chosen, *, stop_after=None, **options):
         assert stop_after is None, "the training was over before"
     finally:
         classify.cross_entropy = objective
+
+
+def language(folder):
+    """Train a language model, whose streams are divided among the processes and carry their states there."""
+    LanguageModel(**LANGUAGE).fit(TEXTS, run_dir=folder)
 
 
 def command_line(folder):
@@ -73,6 +81,7 @@ def main(folder):
     train(folder / "random-cut", RANDOM, stop_after=2 * STEPS + 1)
     train(folder / "random-cut", RANDOM, resume=True)
     different_data(folder)
+    language(folder / "language")
     command_line(folder)
 
 

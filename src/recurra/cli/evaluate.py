@@ -1,8 +1,7 @@
-"""``recurra evaluate``: how well a run does on labelled data."""
+"""``recurra evaluate``: how well a run does on data."""
 
-import json as json_format
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -10,17 +9,18 @@ import typer
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     data: Annotated[
-        str | None, typer.Argument(help="A table, a folder or a corpus. Default: that of the training.")
+        str | None, typer.Argument(help="A table, a text, a folder or a corpus. Default: that of the training.")
     ] = None,
     text: Annotated[str | None, typer.Option(help="The column of the texts.")] = None,
     label: Annotated[str | None, typer.Option(help="The column of the classes.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where a corpus's files already are.")] = None,
-    weights: Annotated[str, typer.Option(help="How matrices are held: float, bfloat16, int8.")] = "float",
+    weights: Annotated[str | None, typer.Option(help="How matrices are held: float, bfloat16, int8.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Accuracy, macro F1, log loss, each class's figures and the confusion of a run on labelled texts.
+    """How well a run does: of a classifier accuracy, macro F1, log loss, each class's figures and the confusion on
+    labelled texts; of a language model perplexity, nats a token and bits a character of a text.
 
-    Of a corpus or a folder the test texts are taken; of a table, all.
+    Of a corpus or a folder the test texts are taken; of a table or a file, all.
 
     [bold]Examples[/bold]
 
@@ -29,41 +29,10 @@ def evaluate(
     recurra evaluate runs/imdb-lstm imdb --json
 
     recurra evaluate runs/imdb-lstm imdb --weights int8
+
+    recurra evaluate runs/book another-book.txt
     """
-    from recurra.cli.inputs import read_splits
-    from recurra.engine import options
-    from recurra.errors import OptionError
-    from recurra.tasks.classify import TextClassifier
+    given = {k: v for k, v in locals().items() if k != "run"}
+    from recurra.cli.of_task import EVALUATE, call
 
-    classifier = TextClassifier.load(run)
-    named = data or classifier.about_.get("notes", {}).get("data")
-    if not isinstance(named, str):
-        raise OptionError("the run does not say what it was trained on", instead=f"recurra evaluate {run} DATA")
-    splits = read_splits(named, text=text, label=label, test=None, data_dir=data_dir)
-    table = splits.test or splits.train
-    with options(weights=weights):
-        figures = classifier.evaluate(table.texts, table.labels or [])
-    if json:
-        print(json_format.dumps({"run": str(run), "data": table.source, **figures}, indent=1))
-        return
-    print(f"{table.source}: {figures['count']:,} texts")
-    for name in ("accuracy", "macro_f1", "log_loss"):
-        print(f"{name.replace('_', ' '):10} {figures[name]:.4f}")
-    _tables(figures)
-
-
-def _tables(figures: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    each = Table("class", "precision", "recall", "F1", "texts", box=None)
-    for row in figures["classes"]:
-        each.add_row(str(row["label"]), *(f"{row[k]:.4f}" for k in ("precision", "recall", "f1")), f"{row['count']:,}")
-    names = [str(row["label"]) for row in figures["classes"]]
-    confusion = Table("true, down; predicted, across", *names, box=None)
-    for name, counts in zip(names, figures["confusion"], strict=True):
-        confusion.add_row(name, *(f"{c:,}" for c in counts))
-    console = Console(highlight=False)
-    for table in (each, confusion):
-        console.print()
-        console.print(table)
+    call(EVALUATE, run, given)

@@ -2,9 +2,9 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from recurra.errors import EmptyDataError, EmptyTextError, UndecodableFileError
+from recurra.errors import EmptyDataError, EmptyTextError, OptionError, UndecodableFileError
 
 if TYPE_CHECKING:
     from recurra.data import Splits
@@ -68,6 +68,18 @@ def _lines(content: bytes, source: str) -> list[str]:
             raise EmptyTextError(f"{source}, line {number}: there is no text", instead="one text a line, none empty")
         texts.append(text)
     return texts
+
+
+def data_of(model: Any, run: Path) -> str:
+    """The data that a run was trained on, as it was named.
+
+    Raises:
+        OptionError: it does not say.
+    """
+    named = model.about_.get("notes", {}).get("data")
+    if not isinstance(named, str):
+        raise OptionError("the run does not say what it was trained on", instead=f"recurra evaluate {run} DATA")
+    return named
 
 
 def run_folder_for(data: str, cell: str, *, resume: bool, root: Path = Path("runs")) -> Path:

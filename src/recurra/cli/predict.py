@@ -1,6 +1,5 @@
-"""``recurra predict``: the classes of texts."""
+"""``recurra predict``: what a run says to a text."""
 
-import json as json_format
 from pathlib import Path
 from typing import Annotated
 
@@ -10,13 +9,22 @@ import typer
 def predict(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     texts: Annotated[
-        str, typer.Argument(metavar="TEXT|FILE|-", help="A text, a table, a file of one text a line, or - for stdin.")
+        str,
+        typer.Argument(
+            metavar="TEXT|FILE|-",
+            help="A text, a table, a file of one text a line, or - for stdin; for a language model the prompt.",
+        ),
     ],
     text: Annotated[str | None, typer.Option(help="The column of the texts, in a table.")] = None,
-    weights: Annotated[str, typer.Option(help="How matrices are held: float, bfloat16, int8.")] = "float",
-    json: Annotated[bool, typer.Option("--json", help="Print a JSON list: an object for each text.")] = False,
+    weights: Annotated[str | None, typer.Option(help="How matrices are held: float, bfloat16, int8.")] = None,
+    length: Annotated[int | None, typer.Option(min=0, help="Tokens to write. Default: 200.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0: the likeliest token. Default: 1.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Draw among the likeliest so many.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Draw among the likeliest of this probability.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="The same seed gives the same text.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Classify texts: the class and how sure the model is, for each.
+    """Classify texts: the class and how sure the model is, for each. Or write on from a prompt, token by token.
 
     [bold]Examples[/bold]
 
@@ -25,29 +33,10 @@ def predict(
     recurra predict runs/reviews new.csv --text review --json
 
     cat lines.txt | recurra predict runs/reviews -
-    """
-    from recurra.cli.inputs import read_texts
-    from recurra.engine import options
-    from recurra.tasks.classify import TextClassifier
 
-    found = read_texts(texts, text)
-    classifier = TextClassifier.load(run)
-    with options(weights=weights):
-        probabilities = classifier.predict_proba(found)
-    classes = classifier.classes_.tolist()
-    best = probabilities.argmax(1)
-    if json:
-        rows = [
-            {
-                "label": classes[i],
-                "confidence": round(float(p[i]), 6),
-                "probabilities": {str(c): round(float(v), 6) for c, v in zip(classes, p, strict=True)},
-            }
-            for i, p in zip(best, probabilities, strict=True)
-        ]
-        print(json_format.dumps(rows, indent=1, ensure_ascii=False))
-        return
-    width = max(len(str(c)) for c in classes)
-    for i, p, given in zip(best, probabilities, found, strict=True):
-        shown = " ".join(given.split())
-        print(f"{classes[i]!s:{width}}  {p[i]:6.1%}  {shown if len(shown) <= 80 else shown[:79] + '…'}")
+    recurra predict runs/book "Once upon" --length 300 --temperature 0.8 --top-p 0.95 --seed 1
+    """
+    given = {k: v for k, v in locals().items() if k != "run"}
+    from recurra.cli.of_task import PREDICT, call
+
+    call(PREDICT, run, given)

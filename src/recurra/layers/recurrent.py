@@ -12,6 +12,7 @@ from recurra.cells import learned_state as begin_learned
 from recurra.engine import options, scan
 from recurra.engine.operator import opaque
 from recurra.errors import CellDefinitionError, OptionError, ResetError, StateShapeError
+from recurra.layers.regularise import locked_dropout as locked
 from recurra.layers.stream import Streamed
 
 MakeCell = str | type[Cell[Any]] | Callable[[int, int], Cell[Any]]
@@ -37,6 +38,8 @@ class Recurrent(Streamed, nn.Module):
         num_layers: L; follows from `hidden_size` where that gives one number a layer.
         bidirectional: run a second cell from the last valid frame to the first; outputs stand side by side.
         dropout: probability of zeroing an output between layers, in training.
+        locked_dropout: zero the same outputs of a sequence in all of its frames
+            (:func:`recurra.layers.locked_dropout`).
         learned_state: learn the state that sequences begin with, and that a reset sets (:func:`recurra.learned_state`).
         batch_first: inputs and outputs are ``(B, T, ...)``; ``(T, B, ...)`` where it is False.
         device, dtype: where and as what the weights are made.
@@ -63,6 +66,7 @@ class Recurrent(Streamed, nn.Module):
         *,
         bidirectional: bool = False,
         dropout: float = 0.0,
+        locked_dropout: bool = False,
         learned_state: bool = False,
         batch_first: bool = True,
         device: torch.device | str | None = None,
@@ -73,7 +77,7 @@ class Recurrent(Streamed, nn.Module):
         if not 0 <= dropout < 1:
             raise OptionError("dropout must be at least 0 and less than 1", received=repr(dropout))
         self.input_size, self.widths, self.dropout = input_size, widths, dropout
-        self.bidirectional, self.batch_first = bidirectional, batch_first
+        self.bidirectional, self.batch_first, self.locked_dropout = bidirectional, batch_first, locked_dropout
         named = cell_named(cell) if isinstance(cell, str) else cell
         make = (lambda D, H: begin_learned(_made(named, D, H))) if learned_state else named
         self.layers = nn.ModuleList()
@@ -136,7 +140,9 @@ class Recurrent(Streamed, nn.Module):
         states: list[_Leaves] = []
         for i, cells in enumerate(self._stack()):
             before = (None, None) if state is None else (*state[i], None)
-            if i:
+            if i and self.locked_dropout:
+                frames = locked(frames, self.dropout, self.training, time=0)
+            elif i:
                 frames = nn.functional.dropout(frames, self.dropout, self.training)
             with options(check_nan=False if i else None):  # deeper, NaN is of the weights
                 runs = [

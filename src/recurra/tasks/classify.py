@@ -2,33 +2,28 @@
 
 import functools
 import math
-import tempfile
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import check_random_state
+from sklearn.base import ClassifierMixin
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from recurra.cells import CELLS
 from recurra.data import Batch, LengthBucketSampler, collate, encode, stratified_split, train_word_tokenizer
-from recurra.errors import DataError, NotFittedError, OptionError
-from recurra.tasks import saved
+from recurra.tasks.classes_saved import read_classes, read_words
 from recurra.tasks.given import Labels, Targets, checked_labels, checked_texts, classes_of, fingerprint, targets_among
 from recurra.tasks.text_network import INITIAL_DEVIATION, TextNetwork, poolings_named
+from recurra.tasks.trained import Job, Trained
 from recurra.train import ranks
 from recurra.train.files import write_atomically
 from recurra.train.randomness import seeded
-from recurra.train.run_folder import FINISHED, NEW, TRAINING, RunFolder, machine, versions, write_json
+from recurra.train.run_folder import RunFolder
 from recurra.train.settings import FitSettings, plain, require_name, require_number, require_whole
-from recurra.train.untrusted import read_json
 
 if TYPE_CHECKING:
     from recurra.train.module import Step
@@ -38,14 +33,13 @@ NETWORK = [
     *("cell", "hidden_size", "num_layers", "bidirectional", "embedding_size", "pooling"),
     *("dropout", "embedding_dropout", "head_dropout", "word_dropout"),
 ]
-NO_SETTING = ("progress", "random_state")  # the seed that came of random_state is kept instead
 INFERENCE_BATCH = 256
 WORD_VECTORS = ("random", "cooccurrence")
 ENOUGH_STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 1000, 4, 50  # of a training whose max_epochs is left open
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class TextClassifier(ClassifierMixin, Trained):  # type: ignore[misc]
     """Classify texts by a recurrent network.
 
     Args:
@@ -87,6 +81,8 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         >>> classifier.fit(texts, ["good", "bad"] * 16).predict(["a fine plot"]).shape
         (1,)
     """
+
+    task = "classify"
 
     cell: Any = "lstm"
     hidden_size: Any = 64
@@ -147,8 +143,6 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             RunFolderError: `run_dir` holds something already, or cannot be resumed.
             DivergedError: the loss became NaN or infinite. KeyboardInterrupt: stopped; the message says what is kept.
         """
-        from recurra.train.fit import fit  # Lightning takes seconds to import, and prediction needs none of it
-
         began = time.perf_counter()
         self.__dict__.pop("best_epoch_", None)  # a fit that fails leaves nothing that looks fitted
         settings, seed = self._checked(), ranks.by_first(self._seed)
@@ -156,73 +150,37 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         known = checked_labels(labels, len(documents))
         classes, targets = classes_of(known)
         held, held_targets = self._validation(validation, classes)
-        about: dict[str, Any] = {
-            "seed": seed,
-            "data": {
-                "fingerprint": fingerprint(documents, known.tolist(), held, held_targets.tolist()),
-                "texts": len(documents),
-                "validation_texts": len(held),
-            },
-            "notes": dict(notes or {}),
-            "versions": versions(),
-            "machine": machine(),
-        }
-        if len({*ranks.gathered(about["data"]["fingerprint"])}) > 1:
-            raise DataError(
-                "the processes of torchrun were given different data",
-                received=f"process {ranks.rank()}: {len(documents)} texts",
-                instead="the same texts in the same order in each; their batches are divided by fit",
-            )
+        data = fingerprint(documents, known.tolist(), held, held_targets.tolist())
+        self.classes_, self.seed_ = classes, seed
+        self.about_ = self._about(data, {"texts": len(documents), "validation_texts": len(held)}, notes)
         if validation is None and self.validation_fraction:
             kept, out = stratified_split(targets, plain(self.validation_fraction), seed)
             held, held_targets = [documents[i] for i in out], targets[out]
             documents, targets = [documents[i] for i in kept], targets[kept]
-        if resume and run_dir is None:
-            raise OptionError("resume=True needs the run folder that it goes on with", instead="fit(..., run_dir=...)")
-        self.classes_, self.seed_, self.about_ = classes, seed, about
-        with nullcontext(run_dir) if run_dir is not None else tempfile.TemporaryDirectory() as place:
-            folder = RunFolder(place)
-            state = NEW
-            if run_dir is not None:
-                state = ranks.by_first(lambda: saved.begin(self, folder, resume=resume, overwrite=overwrite))
-            if state == FINISHED:
-                return self._adopt(type(self).load(folder.path, cells=[self.cell] if callable(self.cell) else ()))
-            if state == TRAINING:
-                self.tokenizer_ = ranks.by_first(lambda: saved.tokenizer_of(folder))
-            else:
-                self.tokenizer_ = train_word_tokenizer(documents, plain(self.vocab_size))
-            writes = run_dir is not None and ranks.rank() == 0
-            if writes and state == NEW:
-                saved.write_config(self, folder)
+
+        def job() -> Job:
             train = Rows(encode(self.tokenizer_, documents, plain(self.max_tokens)), targets)
-            if self.max_epochs is None:
-                passes = math.ceil(ENOUGH_STEPS * plain(self.batch_size) / len(train))
-                settings = replace(settings, max_epochs=min(max(passes, FEWEST_EPOCHS), MOST_EPOCHS))
+            passes = math.ceil(ENOUGH_STEPS * plain(self.batch_size) / len(train))
+            chosen = min(max(passes, FEWEST_EPOCHS), MOST_EPOCHS) if self.max_epochs is None else settings.max_epochs
             valid = Rows(encode(self.tokenizer_, held, plain(self.max_tokens)), held_targets) if held else None
-            with seeded(seed):
-                self.network_ = self._network()
-                if self.word_vectors == "cooccurrence" and state == NEW:
-                    self._begin_with_cooccurrence(train.tokens, seed)
-                fitted = fit(
-                    self.network_,
-                    functools.partial(cross_entropy, adversarial=plain(self.adversarial)),
-                    train.batches(plain(self.batch_size), seed=seed),
-                    valid.batches(INFERENCE_BATCH, seed=None) if valid else None,
-                    settings,
-                    checkpoints=folder.checkpoints,
-                    resume=state == TRAINING,
-                    progress=self.progress,
-                )
-            self.history_, self.best_epoch_ = fitted.history, fitted.best_epoch
-            self.about_["seconds"] = round(time.perf_counter() - began, 1)
-            if writes:
-                if held:
-                    self._record(folder, "held out", held, held_targets)
-                else:
-                    self._record(folder, "training", documents, targets)
-                folder.write_weights(self.network_.state_dict())
-                saved.write_config(self, folder)  # last: it says that the run is finished
-        return self
+            return Job(
+                functools.partial(cross_entropy, adversarial=plain(self.adversarial)),
+                train.batches(plain(self.batch_size), seed=seed),
+                valid.batches(INFERENCE_BATCH, seed=None) if valid else None,
+                replace(settings, max_epochs=chosen),
+                lambda: self._begin_with_cooccurrence(train.tokens, seed),
+            )
+
+        parts = ("held out", held, held_targets) if held else ("training", documents, targets)
+        return self._train(
+            run_dir,
+            resume=resume,
+            overwrite=overwrite,
+            began=began,
+            learn=lambda: train_word_tokenizer(documents, plain(self.vocab_size)),
+            job=job,
+            record=lambda folder: self._record(folder, *parts),
+        )
 
     def predict_proba(self, texts: Iterable[str]) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Probabilities, ``(N, classes)``, in the order of ``classes_``.
@@ -230,10 +188,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             NotFittedError: before `fit`. DataError: the texts are none, or one is empty.
         """
-        if not self.__sklearn_is_fitted__():
-            raise NotFittedError(
-                "this TextClassifier is not fitted", instead="fit(texts, labels) or TextClassifier.load"
-            )
+        self._require_fitted()
         rows = Rows(encode(self.tokenizer_, checked_texts(texts), plain(self.max_tokens)), None)
         device = next(self.network_.parameters()).device
         found = np.empty((len(rows), len(self.classes_)))
@@ -274,53 +229,20 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         return self._record(RunFolder(run_dir), split, *self._given(texts, labels))
 
-    def save(self, path: Path | str, *, overwrite: bool = False) -> None:
-        """Write a run folder that :meth:`load` reads.
-
-        Raises:
-            NotFittedError: before `fit`. RunFolderError: the folder holds something already.
-        """
-        if not self.__sklearn_is_fitted__():
-            raise NotFittedError("this TextClassifier is not fitted", instead="fit(texts, labels) first")
-        if ranks.rank():
-            return
-        folder = RunFolder(path)
-        folder.prepare(overwrite=overwrite)
-        folder.write_weights(self.network_.state_dict())
-        write_json(folder.metrics, {"history": self.history_, "best_epoch": self.best_epoch_})
-        saved.write_config(self, folder)
-
-    @classmethod
-    def load(cls, path: Path | str, *, cells: Iterable[Any] = ()) -> Self:
-        """Read a run folder; nothing in it is executed.
-
-        Args:
-            path: the folder that `fit(run_dir=…)`, `save` or ``recurra train classify`` wrote.
-            cells: your own cells, where the run uses one: they are found by their ``__name__``.
-
-        Raises:
-            RunFolderError: it is damaged, truncated, of a later format, or no such run.
-            UnknownNameError: the run's cell is neither built in nor among `cells`.
-        """
-        return saved.load(cls, RunFolder(path), cells)
-
-    def __sklearn_is_fitted__(self) -> bool:
-        """Whether there is something to predict with."""
-        return hasattr(self, "best_epoch_")
-
     def __sklearn_tags__(self) -> Any:
         """Texts in, classes out."""
         tags = super().__sklearn_tags__()
         tags.input_tags.string, tags.input_tags.two_d_array, tags.input_tags.one_d_array = True, False, True
         return tags
 
-    def settings(self) -> dict[str, Any]:
-        """Everything that decides the weights, apart from the data, as JSON holds it."""
-        found = {f.name: plain(getattr(self, f.name)) for f in fields(self) if f.name not in NO_SETTING}
-        found["cell"] = cell_name(self.cell)
-        if not isinstance(found["hidden_size"], int):
-            found["hidden_size"] = [plain(width) for width in found["hidden_size"]]
-        return found
+    def _learnt(self) -> dict[str, Any]:
+        return {"classes": self.classes_.tolist()}
+
+    def _read_learnt(self, config: dict[str, Any], folder: RunFolder) -> None:
+        self.classes_ = read_classes(config, folder)
+
+    def _read_tokenizer(self, folder: RunFolder) -> Any:
+        return read_words(folder)
 
     def _network(self) -> TextNetwork:
         options = {name: plain(getattr(self, name)) for name in NETWORK}
@@ -329,6 +251,8 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _begin_with_cooccurrence(self, tokens: list[Any], seed: int) -> None:
         from recurra.data.word_vectors import cooccurrence_vectors
 
+        if self.word_vectors != "cooccurrence":
+            return
         weight = self.network_.embedding.weight
         found = cooccurrence_vectors(tokens, *weight.shape, seed=seed % 2**32)
         with torch.no_grad():  # as large as random ones; words that were not seen stay random
@@ -355,19 +279,6 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         labels = checked_labels(validation[1], len(texts), "validation labels")
         return texts, targets_among(labels, classes, "validation labels")
 
-    def _seed(self) -> int:
-        state = plain(self.random_state)
-        if isinstance(state, int):
-            if not 0 <= state < 2**63:
-                raise OptionError("random_state must be at least 0 and below 2**63", received=repr(state))
-            return state
-        return int(check_random_state(state).randint(2**31 - 1))
-
-    def _adopt(self, other: Self) -> Self:
-        for name in ("network_", "tokenizer_", "classes_", "history_", "best_epoch_", "seed_", "about_"):
-            setattr(self, name, getattr(other, name))
-        return self
-
     def _given(self, texts: Iterable[str], labels: Iterable[Any]) -> tuple[list[str], Targets]:
         documents = checked_texts(texts)
         return documents, targets_among(checked_labels(labels, len(documents)), self.classes_)
@@ -380,9 +291,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         figures = classification_figures(targets, probabilities, self.classes_)
         if ranks.rank():
             return figures
-        known = read_json(folder.metrics) if folder.metrics.exists() else {}
-        metrics = {**known, "history": self.history_, "best_epoch": self.best_epoch_, split: figures}
-        write_json(folder.metrics, metrics)
+        self._write_figures(folder, split, figures)
         write_atomically(folder.report, classification_report(self, split, texts, targets, probabilities, figures))
         return figures
 
@@ -435,20 +344,3 @@ def cross_entropy(network: Any, batch: Batch, *, adversarial: float = 0.0) -> "S
         moved = network.scores(x + radius * slope / length[:, None, None], batch.lengths)
         loss = (loss + nn.functional.cross_entropy(moved, batch.labels)) / 2
     return Step(loss, len(batch.labels), {"accuracy": right})
-
-
-def cell_name(cell: Any) -> str:
-    """The name under which a cell stands in a run's config.
-
-    Raises:
-        OptionError: it has none.
-    """
-    if isinstance(cell, str):
-        return cell
-    name = getattr(cell, "__name__", None)
-    if not isinstance(name, str):
-        raise OptionError(
-            "a cell needs a name to be kept in a run", received=repr(cell), instead="a class or a function"
-        )
-    named = {made: key for key, made in CELLS.items()}
-    return named.get(cell, name)

@@ -1,4 +1,4 @@
-"""Settings of text classification by name. Imports nothing, so that a command's help can list them."""
+"""Settings of tasks by name. Imports nothing, so that a command's help can list them."""
 
 from typing import Any
 
@@ -36,5 +36,55 @@ PRESETS: dict[str, dict[str, Any]] = {
     "best": {
         "adversarial": 5.0,
         "max_epochs": 5,
+    },
+}
+
+LANGUAGE_PRESETS: dict[str, dict[str, Any]] = {
+    # LanguageModel's own defaults.
+    "default": {},
+    # The network that Zaremba et al. (2014) call small, with their chunks and batches, some dropout, and Adam.
+    "ptb-small": {
+        "hidden_size": 200,
+        "num_layers": 2,
+        "embedding_size": 200,
+        "dropout": 0.2,
+        "input_dropout": 0.1,
+        "output_dropout": 0.2,
+        "chunk": 20,
+        "batch_size": 20,
+        "learning_rate": 2e-3,
+        "max_epochs": 6,
+    },
+    # Fewer weights, for tying saves two million, and the parts of AWD-LSTM (Merity et al., 2018), milder than there:
+    # it reads the text six times, not five hundred.
+    "ptb-awd": {
+        "hidden_size": [350, 200],
+        "num_layers": None,
+        "embedding_size": 200,
+        "tied": True,
+        "dropout": 0.15,
+        "input_dropout": 0.1,
+        "output_dropout": 0.2,
+        "embedding_dropout": 0.02,
+        "weight_dropout": 0.15,
+        "activation_penalty": 0.5,
+        "temporal_penalty": 0.25,
+        "chunk": 20,
+        "batch_size": 20,
+        "learning_rate": 3e-3,
+        "max_epochs": 6,
+    },
+    "tinyshakespeare": {
+        "unit": "char",
+        "hidden_size": 384,
+        "num_layers": 2,
+        "embedding_size": 64,
+        "dropout": 0.3,
+        "output_dropout": 0.3,
+        "weight_decay": 0.01,
+        "chunk": 64,
+        "batch_size": 32,
+        "learning_rate": 3e-3,
+        "max_epochs": 14,
     },
 }

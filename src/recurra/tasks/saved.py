@@ -1,4 +1,4 @@
-"""A TextClassifier as a run folder, and back."""
+"""A task's model as a run folder, and back."""
 
 import dataclasses
 import reprlib
@@ -7,46 +7,41 @@ from collections.abc import Iterable
 from types import NoneType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 import torch
-from tokenizers import Tokenizer
 
 from recurra.cells import CELLS
-from recurra.data import PAD, PAD_ID, UNK, UNK_ID, word_tokenizer
 from recurra.errors import OptionError, RunFolderError, UnknownNameError
 from recurra.train.files import write_atomically
 from recurra.train.run_folder import FINISHED, NEW, TRAINING, RunFolder
-from recurra.train.untrusted import AGAIN, field, parse_json, read_json
+from recurra.train.untrusted import AGAIN, field, read_json
 
 if TYPE_CHECKING:
-    from recurra.tasks.classify import TextClassifier
+    from recurra.tasks.trained import Trained
 
-Found = TypeVar("Found", bound="TextClassifier")
-TASK = "classify"
+Found = TypeVar("Found", bound="Trained")
 # What a config says beside what decides the weights -> its type.
 ABOUT = {"seed": int, "data": dict, "notes": dict, "versions": dict, "machine": dict, "seconds": float}
 # A run with more is refused unread.
 LARGEST_LAYERS = 64  # each costs time to lay out, even without memory
 LONGEST_SETTING = 1000  # characters, or numbers in a list
-LARGEST_CLASSES = 2**26  # characters: of the array of labels, in which each takes as much room as the longest
 
 
-def write_config(classifier: "TextClassifier", folder: RunFolder) -> None:
+def write_config(model: "Trained", folder: RunFolder) -> None:
     """Write ``tokenizer.json`` and ``config.json``, of a run that begins or of one that is finished."""
-    write_atomically(folder.tokenizer, classifier.tokenizer_.to_str())
+    write_atomically(folder.tokenizer, model.tokenizer_.to_str())
     finished = folder.weights.exists()
     folder.write_config(
         {
-            "task": TASK,
+            "task": model.task,
             "state": FINISHED if finished else TRAINING,
-            "settings": classifier.settings(),
-            "classes": classifier.classes_.tolist(),
-            **classifier.about_,
+            "settings": model.settings(),
+            **model._learnt(),
+            **model.about_,
         }
     )
 
 
-def begin(classifier: "TextClassifier", folder: RunFolder, *, resume: bool, overwrite: bool) -> str:
+def begin(model: "Trained", folder: RunFolder, *, resume: bool, overwrite: bool) -> str:
     """Make the folder ready for a training, and say where its run stands: NEW, TRAINING or FINISHED.
 
     Raises:
@@ -54,32 +49,30 @@ def begin(classifier: "TextClassifier", folder: RunFolder, *, resume: bool, over
     """
     if resume and overwrite:
         raise RunFolderError("--resume goes on with a run and --overwrite discards it: give one of them")
-    state = _state_of(classifier, folder) if resume and folder.config.exists() else NEW
+    state = _state_of(model, folder) if resume and folder.config.exists() else NEW
     if state == FINISHED or (state == TRAINING and folder.last.exists()):
         folder.tidy()
         return state
     folder.prepare(overwrite=overwrite or resume)  # to resume, there is nothing to lose: no epoch has ended
-    if resume and classifier.progress:
+    if resume and model.progress:
         print(f"no epoch of a run in {folder.path} has ended: training begins anew", file=sys.stderr)
     return NEW
 
 
-def _state_of(classifier: "TextClassifier", folder: RunFolder) -> str:
+def _state_of(model: "Trained", folder: RunFolder) -> str:
     """Where a run that is to be resumed stands.
 
     Raises:
         RunFolderError: they differ, so that resuming could not give the weights of an unbroken run.
     """
-    config = folder.read_config(TASK)
+    config = folder.read_config(model.task)
     if config.get("state") == NEW:
         return NEW
-    told = {**classifier.settings(), "seed": classifier.seed_, "data": classifier.about_["data"]["fingerprint"]}
+    told = {**model.settings(), "seed": model.seed_, "data": model.about_["data"]["fingerprint"]}
     settings, data = field(config, "settings", dict, folder.config), field(config, "data", dict, folder.config)
     kept = {**settings, "seed": config.get("seed"), "data": data.get("fingerprint")}
     # Where it runs and how often it may go on decide nothing about the epochs that are done.
-    free = (
-        {"accelerator", "max_epochs", "patience"} if classifier.schedule == "constant" else {"accelerator", "patience"}
-    )
+    free = {"accelerator", "max_epochs", "patience"} if model.schedule == "constant" else {"accelerator", "patience"}
     differing = sorted(k for k in told.keys() | kept.keys() if k not in free and told.get(k) != kept.get(k))
     if differing:
         raise RunFolderError(
@@ -90,40 +83,10 @@ def _state_of(classifier: "TextClassifier", folder: RunFolder) -> str:
     return FINISHED if config.get("state") == FINISHED else TRAINING
 
 
-def tokenizer_of(folder: RunFolder) -> Tokenizer:
-    """Read ``tokenizer.json``.
-
-    Raises:
-        RunFolderError: it is damaged, or no vocabulary of words numbered from 0, or more than a vocabulary.
-    """
-    document = read_json(folder.tokenizer)
-    words = field(field(document, "model", dict, folder.tokenizer), "vocab", dict, folder.tokenizer)
-    if (
-        {type(number) for number in words.values()} != {int}
-        or sorted(words.values()) != [*range(len(words))]
-        or (words.get(PAD), words.get(UNK)) != (PAD_ID, UNK_ID)
-    ):
-        raise RunFolderError(f"{folder.tokenizer} is damaged: no vocabulary of words numbered from 0", instead=AGAIN)
-    try:
-        tokenizer = word_tokenizer(words)
-    except TypeError as error:  # JSON can write half of a character, which is no text
-        said = str(error)[:200]
-        raise RunFolderError(f"{folder.tokenizer} is damaged: a word", received=said, instead=AGAIN) from error
-    # Only the words are taken from the file: a pattern in it could take forever, and padding in it all memory.
-    if parse_json(tokenizer.to_str()) != document:
-        raise RunFolderError(
-            f"{folder.tokenizer} is not how this version of recurra reads words",
-            received=", ".join(f"{k}={reprlib.repr(v)}" for k, v in document.items() if k != "model")[:200],
-            instead="the version that wrote it, or train again with --overwrite",
-        )
-    return tokenizer
-
-
 def load(cls: "type[Found]", folder: RunFolder, cells: Iterable[Any]) -> "Found":
     """Read a run folder: the sizes in its config are held against its weights before any memory is taken for them."""
-    config = folder.read_config(TASK)
+    config = folder.read_config(cls.task)
     folder.require_finished(config)
-    classes = _classes(config, folder)
     settings = field(config, "settings", dict, folder.config)
     known = {f.name for f in dataclasses.fields(cls)}
     if not settings.keys() <= known:
@@ -146,22 +109,23 @@ def load(cls: "type[Found]", folder: RunFolder, cells: Iterable[Any]) -> "Found"
             f"{folder.config} is damaged: its number of layers", received=reprlib.repr(layers), instead=AGAIN
         )
     name = field(config["settings"], "cell", str, folder.config)
-    classifier = cls(**{**settings, "cell": _cell(name, cells), "random_state": config.get("seed")})
-    classifier.classes_, classifier.seed_ = classes, field(config, "seed", int, folder.config)
-    classifier.tokenizer_ = tokenizer_of(folder)
+    model = cls(**{**settings, "cell": _cell(name, cells), "random_state": config.get("seed")})
+    model.seed_ = field(config, "seed", int, folder.config)
+    model._read_learnt(config, folder)
+    model.tokenizer_ = model._read_tokenizer(folder)
     try:
         with torch.device("meta"):  # shapes without memory
-            classifier._checked()
-            network = classifier._network()
+            model._checked()
+            network = model._network()
     except (OptionError, UnknownNameError, TypeError, AttributeError, OverflowError, RuntimeError) as error:
         said = str(error)[:500]  # torch adds its stack
         raise RunFolderError(f"{folder.config} is damaged: a setting", received=said, instead=AGAIN) from error
     weights = folder.read_weights(network.state_dict())
     network.load_state_dict(weights, assign=True)
-    classifier.network_ = network.requires_grad_().eval()
-    classifier.history_, classifier.best_epoch_ = _history(folder)
-    classifier.about_ = {k: field(config, k, kind, folder.config) for k, kind in ABOUT.items() if k in config}
-    return classifier
+    model.network_ = network.requires_grad_().eval()
+    model.history_, model.best_epoch_ = _history(folder)
+    model.about_ = {k: field(config, k, kind, folder.config) for k, kind in ABOUT.items() if k in config}
+    return model
 
 
 def _history(folder: RunFolder) -> tuple[list[Any], int]:
@@ -176,23 +140,6 @@ def _history(folder: RunFolder) -> tuple[list[Any], int]:
             instead=AGAIN,
         )
     return history, best
-
-
-def _classes(config: dict[str, Any], folder: RunFolder) -> np.ndarray[Any, np.dtype[Any]]:
-    classes = field(config, "classes", list, folder.config)
-    kinds = {type(c) for c in classes}
-    if (
-        len(classes) < 2
-        or len(kinds) != 1
-        or not kinds <= {str, int, bool}
-        or len(set(classes)) != len(classes)
-        or (kinds == {int} and not all(-(2**63) <= c < 2**63 for c in classes))
-        or (kinds == {str} and len(classes) * max(map(len, classes)) > LARGEST_CLASSES)
-    ):
-        raise RunFolderError(
-            f"{folder.config} is damaged: 'classes' must be several", received=reprlib.repr(classes), instead=AGAIN
-        )
-    return np.array(classes)
 
 
 def _cell(name: str, cells: Iterable[Any]) -> Any:

@@ -24,6 +24,12 @@ class Step(NamedTuple):
 
 Objective = Callable[[nn.Module, Any], Step]
 
+# name -> how it is made, and what it keeps beside a weight
+OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], Callable[[Tensor], dict[str, Tensor]]]] = {
+    "adamw": (torch.optim.AdamW, lambda w: {"step": torch.zeros(()), "exp_avg": w, "exp_avg_sq": w}),
+    "sgd": (torch.optim.SGD, lambda w: {}),
+}
+
 
 class FitModule(LightningModule):
     """Trains `network` on `objective`, whatever the task; figures of validation get the prefix ``valid_``."""
@@ -64,7 +70,7 @@ class FitModule(LightningModule):
 
     @override
     def configure_optimizers(self) -> Any:
-        """AdamW (Adam, where nothing decays), and the schedule, one step a batch."""
+        """The optimizer of the settings, and the schedule, one step a batch."""
         optimizer, schedule = self._optimizer(int(self.trainer.estimated_stepping_batches))
         # An epoch's end is saved before Lightning steps an epochwise schedule, so only a stepwise one resumes exactly.
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -73,7 +79,8 @@ class FitModule(LightningModule):
         """What a checkpoint of this training must be like: see :func:`recurra.train.resumable.require_resumable`."""
         optimizer, schedule = self._optimizer(1)
         shapes = [torch.empty_like(w, device="meta") for w in self.parameters()]
-        states = {i: {"step": torch.zeros(()), "exp_avg": w, "exp_avg_sq": w} for i, w in enumerate(shapes)}
+        state_of = OPTIMIZERS[self.settings.optimizer][1]
+        states = {i: found for i, w in enumerate(shapes) if (found := state_of(w))}
         loops = ("fit_loop", "validate_loop", "test_loop", "predict_loop")
         return {
             "state_dict": self.state_dict(),
@@ -82,9 +89,10 @@ class FitModule(LightningModule):
             "lr_schedulers": [schedule.state_dict()],
         }
 
-    def _optimizer(self, total: int) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
+    def _optimizer(self, total: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
         settings = self.settings
-        optimizer = torch.optim.AdamW(self.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        make = OPTIMIZERS[settings.optimizer][0]
+        optimizer = make(self.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
         factor = lambda step: learning_rate_factor(settings, step, total)
         return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 

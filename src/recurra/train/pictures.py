@@ -28,12 +28,13 @@ STYLE: dict[Any, Any] = {
     "savefig.facecolor": "none",
     "legend.frameon": False,
 }
+DRAWN = ("loss", "accuracy", "perplexity")  # figures of an epoch
 LARGEST_NUMBERED = 20  # classes; counts in the cells of a larger confusion matrix could not be read
 
 
 def curves(history: Sequence[Mapping[str, float]], best_epoch: int) -> str:
-    """Loss, and accuracy where there is one, over epochs, of training and held-out data; the best epoch is marked."""
-    names = [n for n in ("loss", "accuracy") if n in history[0]]
+    """Loss, and what else of :data:`DRAWN` there is, over epochs, of training and held-out data; the best is marked."""
+    names = [n for n in DRAWN if n in history[0]]
     epochs = [h["epoch"] for h in history]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.6 * len(names), 3.2), layout="constrained")

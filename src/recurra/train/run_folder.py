@@ -131,14 +131,7 @@ class RunFolder:
         Raises:
             RunFolderError: no folder, no run, a damaged or changed file, another task, or a later format.
         """
-        if not self.path.is_dir():
-            raise RunFolderError("there is no such run folder", received=str(self.path), instead="the folder of a run")
-        if not self.config.exists():
-            raise RunFolderError(
-                "the folder holds no run: config.json is missing",
-                received=str(self.path),
-                instead="the folder of a run",
-            )
+        self._require_config()
         config = read_json(self.config)
         version = config.get("format")
         if type(version) is not int or version != FORMAT:
@@ -152,6 +145,15 @@ class RunFolder:
         for name, said in files.items():
             self._check_file(name, said)
         return config
+
+    def task(self) -> Any:
+        """The task that ``config.json`` names, unchecked: whoever goes on calls :meth:`read_config`.
+
+        Raises:
+            RunFolderError: there is no run, or its config is damaged.
+        """
+        self._require_config()
+        return read_json(self.config).get("task")
 
     def require_finished(self, config: Mapping[str, Any]) -> None:
         """Raise RunFolderError where a training has not come to its end, or a file has no sum in the config."""
@@ -204,6 +206,16 @@ class RunFolder:
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                 raise RunFolderError(f"{self.weights} holds weights that are NaN or infinite: {name}", instead=AGAIN)
         return tensors
+
+    def _require_config(self) -> None:
+        if not self.path.is_dir():
+            raise RunFolderError("there is no such run folder", received=str(self.path), instead="the folder of a run")
+        if not self.config.exists():
+            raise RunFolderError(
+                "the folder holds no run: config.json is missing",
+                received=str(self.path),
+                instead="the folder of a run",
+            )
 
     def _check_file(self, name: str, said: Any) -> None:
         known = {f.name: f for f in (self.weights, self.tokenizer)}

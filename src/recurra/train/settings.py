@@ -10,6 +10,7 @@ from recurra.errors import OptionError, UnknownNameError
 
 # name -> whether more is better
 MONITORS = {"valid_accuracy": True, "valid_loss": False}
+OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("constant", "linear", "cosine")
 
 
@@ -19,7 +20,8 @@ class FitSettings:
 
     Attributes:
         learning_rate: the highest, after the warm-up.
-        weight_decay: of AdamW; at 0 that is Adam.
+        optimizer: ``"adamw"``, or ``"sgd"``, plain gradient descent without momentum, whose rates are larger by far.
+        weight_decay: of AdamW; at 0 that is Adam. Of gradient descent, a penalty.
         max_epochs: at most that many passes over the training data.
         patience: stop after so many epochs without a better `monitor`; None: never.
         monitor: the figure that decides which epoch is the best: ``"valid_accuracy"`` or ``"valid_loss"``.
@@ -30,10 +32,11 @@ class FitSettings:
         accelerator: where to train: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
 
     Raises:
-        OptionError: a value is out of its range. UnknownNameError: no monitor or schedule has that name.
+        OptionError: a value is out of its range. UnknownNameError: no monitor, optimizer or schedule has that name.
     """
 
     learning_rate: float = 1e-3
+    optimizer: str = "adamw"
     weight_decay: float = 0.0
     max_epochs: int = 10
     patience: int | None = 3
@@ -54,6 +57,7 @@ class FitSettings:
             require_number("clip", self.clip, above=0)
         require_number("warmup", self.warmup, least=0, below=1)
         require_name("monitor", self.monitor, MONITORS)
+        require_name("optimizer", self.optimizer, OPTIMIZERS)
         require_name("schedule", self.schedule, SCHEDULES)
         require_name("accelerator", self.accelerator, ("auto", "cpu", "cuda", "mps"))
 

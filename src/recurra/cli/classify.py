@@ -1,0 +1,80 @@
+"""A classifier's part of ``recurra evaluate`` and ``predict``."""
+
+import json as json_format
+from pathlib import Path
+from typing import Any
+
+
+def evaluate_classes(
+    run: Path,
+    data: str | None,
+    text: str | None,
+    label: str | None,
+    data_dir: Path | None,
+    weights: str | None,
+    json: bool,
+) -> None:
+    """Accuracy, macro F1, log loss, each class's figures and the confusion on labelled texts."""
+    from recurra.cli.inputs import data_of, read_splits
+    from recurra.engine import options
+    from recurra.tasks.classify import TextClassifier
+
+    classifier = TextClassifier.load(run)
+    named = data or data_of(classifier, run)
+    splits = read_splits(named, text=text, label=label, test=None, data_dir=data_dir)
+    table = splits.test or splits.train
+    with options(weights=weights or "float"):
+        figures = classifier.evaluate(table.texts, table.labels or [])
+    if json:
+        print(json_format.dumps({"run": str(run), "data": table.source, **figures}, indent=1))
+        return
+    print(f"{table.source}: {figures['count']:,} texts")
+    for name in ("accuracy", "macro_f1", "log_loss"):
+        print(f"{name.replace('_', ' '):10} {figures[name]:.4f}")
+    _tables(figures)
+
+
+def predict_classes(run: Path, texts: str, text: str | None, weights: str | None, json: bool) -> None:
+    """The class of each text, and how sure the model is."""
+    from recurra.cli.inputs import read_texts
+    from recurra.engine import options
+    from recurra.tasks.classify import TextClassifier
+
+    found = read_texts(texts, text)
+    classifier = TextClassifier.load(run)
+    with options(weights=weights or "float"):
+        probabilities = classifier.predict_proba(found)
+    classes = classifier.classes_.tolist()
+    best = probabilities.argmax(1)
+    if json:
+        rows = [
+            {
+                "label": classes[i],
+                "confidence": round(float(p[i]), 6),
+                "probabilities": {str(c): round(float(v), 6) for c, v in zip(classes, p, strict=True)},
+            }
+            for i, p in zip(best, probabilities, strict=True)
+        ]
+        print(json_format.dumps(rows, indent=1, ensure_ascii=False))
+        return
+    width = max(len(str(c)) for c in classes)
+    for i, p, given in zip(best, probabilities, found, strict=True):
+        shown = " ".join(given.split())
+        print(f"{classes[i]!s:{width}}  {p[i]:6.1%}  {shown if len(shown) <= 80 else shown[:79] + '…'}")
+
+
+def _tables(figures: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    each = Table("class", "precision", "recall", "F1", "texts", box=None)
+    for row in figures["classes"]:
+        each.add_row(str(row["label"]), *(f"{row[k]:.4f}" for k in ("precision", "recall", "f1")), f"{row['count']:,}")
+    names = [str(row["label"]) for row in figures["classes"]]
+    confusion = Table("true, down; predicted, across", *names, box=None)
+    for name, counts in zip(names, figures["confusion"], strict=True):
+        confusion.add_row(name, *(f"{c:,}" for c in counts))
+    console = Console(highlight=False)
+    for table in (each, confusion):
+        console.print()
+        console.print(table)

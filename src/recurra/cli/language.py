@@ -1,0 +1,62 @@
+"""A language model's part of ``recurra evaluate`` and ``predict``."""
+
+import json as json_format
+import sys
+from pathlib import Path
+
+
+def evaluate_language(
+    run: Path, data: str | None, text: str | None, data_dir: Path | None, weights: str | None, json: bool
+) -> None:
+    """Perplexity, nats a token and bits a character of a text."""
+    from recurra.cli.inputs import data_of
+    from recurra.cli.train_language import described
+    from recurra.data import load_text
+    from recurra.engine import options
+    from recurra.tasks.language import LanguageModel
+
+    model = LanguageModel.load(run)
+    splits = load_text(data or data_of(model, run), text=text, data_dir=data_dir)
+    table = splits.test or splits.train
+    with options(weights=weights or "float"):
+        figures = model.evaluate(table.texts[0] if len(table.texts) == 1 else table.texts)
+    if json:
+        print(json_format.dumps({"run": str(run), "data": table.source, **figures}, indent=1))
+        return
+    print(f"{table.source}: {described(figures)}")
+    if figures["unknown"]:
+        print(f"{figures['unknown']:,} of the tokens are <unk>, the unknown one")
+
+
+def predict_language(
+    run: Path,
+    texts: str,
+    weights: str | None,
+    length: int | None,
+    temperature: float | None,
+    top_k: int | None,
+    top_p: float | None,
+    seed: int | None,
+    json: bool,
+) -> None:
+    """Write on from a prompt, each token as soon as it is there."""
+    from recurra.tasks.language import LanguageModel
+
+    prompt = sys.stdin.read() if texts == "-" else texts
+    model = LanguageModel.load(run)
+    pieces = model.generate(
+        prompt,
+        200 if length is None else length,
+        temperature=1.0 if temperature is None else temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed or 0,
+        weights=weights or "float",
+    )
+    if json:
+        print(json_format.dumps({"prompt": prompt, "text": "".join(pieces)}, indent=1, ensure_ascii=False))
+        return
+    print(prompt, end="", flush=True)
+    for piece in pieces:
+        print(piece, end="", flush=True)
+    print()

@@ -1,0 +1,46 @@
+"""What ``recurra evaluate`` and ``predict`` do with a run, by the task in its config."""
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+# task -> module:function, called with the run's folder, what stands behind it, and the command's options by name; an
+# option that a function has no parameter for is none of its task.
+EVALUATE = {
+    "classify": "recurra.cli.classify:evaluate_classes",
+    "language": "recurra.cli.language:evaluate_language",
+}
+PREDICT = {
+    "classify": "recurra.cli.classify:predict_classes",
+    "language": "recurra.cli.language:predict_language",
+}
+
+
+def call(table: Mapping[str, str], run: Path, given: Mapping[str, Any]) -> None:
+    """Call the function of the run's task.
+
+    Args:
+        table: one of the above.
+        run: the folder.
+        given: the command's arguments and options by name; None: not given.
+
+    Raises:
+        RunFolderError: the folder holds no run, or one of another version. OptionError: an option is of another task.
+    """
+    from recurra.errors import OptionError, RunFolderError
+    from recurra.train.run_folder import RunFolder
+
+    task = RunFolder(run).task()
+    if task not in table:
+        raise RunFolderError("the run is of a task that this version does not know", received=repr(task)[:100])
+    module, name = table[task].split(":")
+    function = getattr(importlib.import_module(module), name)
+    known = inspect.signature(function).parameters
+    foreign = [k for k, v in given.items() if v not in (None, False) and k not in known]
+    if foreign:
+        raise OptionError(
+            f"--{foreign[0].replace('_', '-')} is no option for a run of task {task}", received=str(given[foreign[0]])
+        )
+    function(run=run, **{k: v for k, v in given.items() if k in known})

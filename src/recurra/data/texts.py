@@ -1,0 +1,93 @@
+"""Running text: a corpus by its name, a text file, a table's column, or a folder of texts."""
+
+from pathlib import Path
+
+from recurra.data.corpora import CORPORA, PARTS, TABLES, load_corpus
+from recurra.data.records import OPENERS, read_text
+from recurra.data.table import Splits, TextTable, read_table, splits_of
+from recurra.errors import DataError, MissingDataError, did_you_mean
+
+TEXTS = (".txt", ".text", ".md", ".rst")
+
+
+def load_text(source: Path | str, *, text: str | None = None, data_dir: Path | str | None = None) -> Splits:
+    """Texts to learn a language from.
+
+    A corpus's name comes first; for a file or folder of that name write ``./ptb``. Of a folder, files with ``train``,
+    ``valid`` and ``test`` between the dots of their names (``train.txt``, ``ptb.valid.txt.gz``) are its parts; in a
+    folder without such, all texts in the order of their paths are there to train on.
+
+    Args:
+        source: a name or a path: of a table (.csv .tsv .jsonl .parquet), of a folder, or of any other file, which is
+            then text in UTF-8, also as ``.gz`` or ``.xz``.
+        text: the column of the texts, in a table.
+        data_dir: see :func:`recurra.data.load_corpus`.
+
+    Returns:
+        Splits of tables without labels, a text a file, row or document.
+
+    Raises:
+        MissingDataError: it is none of these, or the folder holds no texts.
+        UndecodableFileError, EmptyDataError, DataError: a file cannot be read; the message names it.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     for part in ("train", "test"):
+        ...         _ = Path(folder, f"{part}.txt").write_text(f"what to {part}\\n")
+        ...     splits = load_text(folder)
+        >>> splits.train.texts, splits.valid, splits.test.texts
+        (['what to train\\n'], None, ['what to test\\n'])
+    """
+    if source in CORPORA:
+        return _unlabelled(load_corpus(str(source), data_dir=data_dir))
+    path = Path(source)
+    if path.is_file():
+        return splits_of(_read([path], text, str(path)))
+    if not path.is_dir():
+        raise MissingDataError(
+            "there is no file, no folder and no corpus of that name",
+            received=repr(str(source)),
+            instead=did_you_mean(str(source), CORPORA),
+        )
+    files = [p for p in sorted(path.rglob("*")) if p.is_file() and _kind(p) in (*TEXTS, *TABLES)]
+    if not files:
+        raise MissingDataError(
+            "the folder holds no texts",
+            received=f"{path}: {', '.join(sorted(p.name for p in path.iterdir())[:8]) or 'empty'}",
+            instead=f"files in UTF-8 called {', '.join(TEXTS)} (.gz and .xz too), or tables: {', '.join(TABLES)}",
+        )
+    parts = {part: [p for p in files if {*p.name.split(".")[:-1]} & {*names}] for part, names in PARTS.items()}
+    if not parts["train"]:
+        parts = {"train": files, "valid": [], "test": []}
+    double = next((found for found in parts.values() if len(found) > 1 and found is not files), None)
+    if double:
+        raise DataError(
+            "the folder holds several texts of the same part",
+            received=f"{path}: {', '.join(p.name for p in double)}",
+            instead="one of them",
+        )
+    train, valid, test = (_read(found, text, str(path)) if found else None for found in parts.values())
+    assert train is not None
+    return splits_of(train, valid, test)
+
+
+def _read(files: list[Path], column: str | None, source: str) -> TextTable:
+    texts: list[str] = []
+    for path in files:
+        if _kind(path) in TABLES:
+            texts += read_table(path, text=column, need_label=False).texts
+        else:
+            texts.append(read_text(path))
+    return TextTable(texts, None, source)
+
+
+def _kind(path: Path) -> str:
+    """The ending that says what a file holds: that before ``.gz`` or ``.xz``."""
+    return (Path(path.stem) if path.suffix.lower() in OPENERS else path).suffix.lower()
+
+
+def _unlabelled(splits: Splits) -> Splits:
+    train, valid, test = (t and TextTable(t.texts, None, t.source) for t in (splits.train, splits.valid, splits.test))
+    assert train is not None
+    return splits_of(train, valid, test)

@@ -1,0 +1,374 @@
+"""Language models: the next word, character or subword; texts scored, and texts written."""
+
+import functools
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from recurra.data.units import UNITS, Units, units_of
+from recurra.errors import DataError, EmptyTextError, OptionError, RunFolderError
+from recurra.layers import Stream, tbptt
+from recurra.tasks.given import checked_texts, fingerprint
+from recurra.tasks.language_network import LanguageNetwork, NextToken, Streams
+from recurra.tasks.sampling import drawn, require_sampling
+from recurra.tasks.trained import Job, Trained
+from recurra.train import ranks
+from recurra.train.files import write_atomically
+from recurra.train.randomness import seeded
+from recurra.train.run_folder import RunFolder
+from recurra.train.settings import FitSettings, plain, require_name, require_number, require_whole
+from recurra.train.untrusted import AGAIN, read_json
+
+# The settings that LanguageNetwork takes by the same names.
+NETWORK = [
+    *("cell", "hidden_size", "num_layers", "embedding_size", "tied", "dropout", "input_dropout", "output_dropout"),
+    *("embedding_dropout", "weight_dropout"),
+]
+PARTS = ("dropout", "input_dropout", "output_dropout", "embedding_dropout", "weight_dropout", "validation_fraction")
+# Of the vectors of characters, none of which is rare: with small ones an LSTM is silent for its first hundred steps.
+# Tied vectors stay small, or the first scores were large.
+CHARACTER_RANGE = 1.7
+EVALUATION_CHUNK = 256  # frames; scores take 4 V bytes each
+VALIDATION_STREAMS = 16  # while training; the figures of a report come of one
+RECORDED = 100_000  # characters of the training text that a report without held-out text is about
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class LanguageModel(Trained):
+    """Predict the token that comes next, by a recurrent network that reads a text from its beginning.
+
+    Args:
+        unit: what a token is: ``"word"`` (what stands between white space; each line end is one too), ``"char"``, or
+            ``"subword"`` (pieces of words, learnt from the text; nothing is unknown to them).
+        vocab_size: V, at most so many tokens, the most frequent of the training text.
+        cell: a name (``recurra cells`` lists them), a :class:`~recurra.Cell` class, or a callable ``(D, H) -> Cell``.
+        hidden_size: H, units: one number, or one a layer.
+        num_layers: L, recurrent layers; None where `hidden_size` gives one number a layer.
+        embedding_size: D, the width of a token's vector.
+        tied: score tokens by the matrix that embeds them (Press & Wolf, 2017); the last layer must then be D wide.
+        dropout, input_dropout, output_dropout, embedding_dropout, weight_dropout: parts that training drops, between
+            layers, of token vectors, of the last layer's outputs, of the vocabulary, and of the recurrent weights
+            ``weight_hh``; each drawn once a chunk, for all of its frames (Merity et al., 2018).
+        activation_penalty, temporal_penalty: times the mean square of outputs, and of their change from frame to frame.
+        chunk: frames through which gradients run back; the state is carried on from one chunk to the next.
+        batch_size: B, parts of the text that are read side by side.
+        learning_rate, optimizer, weight_decay, clip, schedule, warmup, patience, accelerator:
+            see :class:`recurra.train.settings.FitSettings`. The held-out loss decides which epoch is kept.
+        max_epochs: at most that many passes over the training text.
+        validation_fraction: the last part of the training text, held out where none is given; 0: none, and the last
+            epoch is kept.
+        random_state: an integer for the same weights each time; None for others; or a ``numpy.random.RandomState``.
+        progress: show a bar and each epoch's figures on stderr.
+
+    Attributes:
+        network_: the fitted :class:`~recurra.tasks.language_network.LanguageNetwork`, with the best epoch's weights.
+        tokenizer_: the vocabulary, :class:`recurra.data.Units`, from training text only.
+        history_: the figures of each epoch, losses in nats a token. best_epoch_: the one that was kept, from 1.
+        seed_: the seed that `random_state` came to.
+
+    Example:
+        >>> model = LanguageModel(unit="char", hidden_size=16, embedding_size=8, batch_size=8, random_state=0)
+        >>> model = model.fit("to be or not to be\\n" * 100)
+        >>> round(model.evaluate("not to be\\n")["perplexity"]) < len(model.tokenizer_)
+        True
+        >>> len("".join(model.generate("to ", length=10)))
+        10
+    """
+
+    task = "language"
+    monitor = "valid_loss"
+
+    unit: str = "word"
+    vocab_size: int = 10_000
+    cell: Any = "lstm"
+    hidden_size: Any = 200
+    num_layers: int | None = 1
+    embedding_size: int = 200
+    tied: bool = False
+    dropout: float = 0.0
+    input_dropout: float = 0.0
+    output_dropout: float = 0.0
+    embedding_dropout: float = 0.0
+    weight_dropout: float = 0.0
+    activation_penalty: float = 0.0
+    temporal_penalty: float = 0.0
+    chunk: int = 35
+    batch_size: int = 20
+    learning_rate: float = 3e-3
+    optimizer: str = "adamw"
+    weight_decay: float = 0.0
+    clip: float | None = 1.0
+    schedule: str = "cosine"
+    warmup: float = 0.02
+    max_epochs: int = 10
+    patience: int | None = 3
+    validation_fraction: float = 0.1
+    accelerator: str = "auto"
+    random_state: Any = None
+    progress: bool = False
+
+    def fit(
+        self,
+        text: str | Iterable[str],
+        *,
+        validation: str | Iterable[str] | None = None,
+        run_dir: Path | str | None = None,
+        resume: bool = False,
+        overwrite: bool = False,
+        notes: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Fit on a text, or on several one after the other.
+
+        Under ``torchrun`` its processes train together: call it in each with the same text.
+
+        Args:
+            text: one, or several; each but the only one is brought to end with its line.
+            validation: held-out text; None: the last `validation_fraction` of the training text.
+            run_dir: leave a run folder there: settings, weights, figures, checkpoints and a report.
+            resume: go on with the run in `run_dir` from the end of its last epoch, or begin it where none has ended;
+                data and settings must be the same, and the weights are then those of a run that was never stopped.
+            overwrite: discard a run that `run_dir` already holds.
+            notes: kept in the run's config, such as the name of the data.
+
+        Raises:
+            DataError: there is no text; see its subclasses. OptionError: a setting is out of range.
+            UnknownNameError: no cell or unit has that name.
+            RunFolderError: `run_dir` holds something already, or cannot be resumed.
+            DivergedError: the loss became NaN or infinite. KeyboardInterrupt: stopped; the message says what is kept.
+        """
+        began = time.perf_counter()
+        self.__dict__.pop("best_epoch_", None)  # a fit that fails leaves nothing that looks fitted
+        settings, self.seed_ = self._checked(), ranks.by_first(self._seed)
+        whole = joined(text)
+        held = joined(validation, "validation text") if validation is not None else ""
+        sizes = {"characters": len(whole), "validation_characters": len(held)}
+        self.about_ = self._about(fingerprint([whole], [held]), sizes, notes)
+        if validation is None and self.validation_fraction:
+            whole, held = held_out(whole, plain(self.validation_fraction))
+
+        def job() -> Job:
+            streams = lambda of, rows: Streams(
+                self._ids(of), begin=self.tokenizer_.begin, batch_size=rows, chunk=plain(self.chunk)
+            ).batches()
+            return Job(
+                NextToken(plain(self.activation_penalty), plain(self.temporal_penalty)),
+                streams(whole, plain(self.batch_size)),
+                streams(held, VALIDATION_STREAMS) if held else None,
+                settings,
+            )
+
+        return self._train(
+            run_dir,
+            resume=resume,
+            overwrite=overwrite,
+            began=began,
+            learn=lambda: UNITS[self.unit].learn([whole], plain(self.vocab_size)),
+            job=job,
+            record=lambda folder: self._record(
+                folder, *(("held out", held) if held else ("training", whole[-RECORDED:]))
+            ),
+        )
+
+    def evaluate(self, text: str | Iterable[str], *, chunk: int = EVALUATION_CHUNK) -> dict[str, Any]:
+        """How well a text is foreseen, read from its first token to its last with the state carried on.
+
+        Args:
+            text: one, or several as `fit` takes them.
+            chunk: frames that are scored at a time; it changes memory, and figures by rounding alone.
+
+        Returns:
+            ``perplexity``, ``nats_per_token``, ``bits_per_character``, and how many ``tokens``, ``characters`` and
+            ``unknown`` tokens there are. Line ends are tokens, and each token counts, the first one too.
+
+        Raises:
+            NotFittedError: before `fit`. DataError: there is no text.
+        """
+        self._require_fitted()
+        require_whole("chunk", chunk, least=1)
+        whole = joined(text)
+        ids = torch.from_numpy(self._ids(whole))
+        network = self.network_.eval()
+        device = next(network.parameters()).device
+        tokens, at, nats = torch.cat([ids.new_tensor([self.tokenizer_.begin]), ids[:-1]]).to(device), 0, 0.0
+        with torch.inference_mode():
+            for scores, _ in tbptt(network, tokens[None], chunk=chunk):
+                targets = ids[at : at + scores.shape[1]].to(device)
+                nats += float(nn.functional.cross_entropy(scores[0], targets, reduction="none").double().sum())
+                at += len(targets)
+        mean = nats / len(ids)
+        return {
+            "perplexity": math.exp(mean) if mean < 700 else math.inf,
+            "nats_per_token": mean,
+            "bits_per_character": nats / math.log(2) / len(whole),
+            "tokens": len(ids),
+            "characters": len(whole),
+            "unknown": int((ids == self.tokenizer_.unknown).sum()) if self.tokenizer_.unknown is not None else 0,
+        }
+
+    def generate(
+        self,
+        prompt: str = "",
+        length: int = 200,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+        weights: str = "float",
+    ) -> Iterator[str]:
+        """Go on writing behind a prompt, token by token, in constant time and memory each.
+
+        Args:
+            prompt: what stands before; it begins a line. length: how many tokens.
+            temperature: below 1 the likely ones are likelier still; 0: always the likeliest.
+            top_k: draw among the likeliest k; None: among all.
+            top_p: draw among the fewest likeliest ones that hold this part of the probability; None: among all.
+            seed: the same gives the same text.
+            weights: how the recurrent layers' are held: ``"float"``, ``"bfloat16"`` or ``"int8"``, see
+                :class:`recurra.Stream`.
+
+        Yields:
+            Pieces of text, one a token, spaces and line ends included: join them. The unknown token is never drawn.
+
+        Raises:
+            NotFittedError: before `fit`. OptionError: a value is out of range.
+            DataError: characters of the prompt are not in the vocabulary, in a model of characters.
+        """
+        self._require_fitted()
+        require_whole("length", length, least=0)
+        require_whole("seed", seed, least=0)
+        require_sampling(temperature, top_k, top_p)
+        units: Units = self.tokenizer_
+        ids = units.encode(prompt)
+        if units.strict and (ids == units.unknown).any():
+            unknown = sorted({character for character in prompt if character not in units.index})
+            raise DataError(
+                "the prompt holds characters that the training text does not",
+                received=", ".join(map(repr, unknown[:8])),
+                instead="others; the model has no notion of these",
+            )
+        draw = functools.partial(
+            drawn,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        stream = self.network_.eval().recurrent.stream(weights=weights)
+        begun = torch.tensor([[units.begin, *ids.tolist()]])
+        return self._written(begun, stream, draw, units.writer(prompt), length)
+
+    def _written(
+        self, tokens: Tensor, stream: Stream, draw: Callable[[Tensor], int], write: Callable[[int], str], length: int
+    ) -> Iterator[str]:
+        device = next(self.network_.parameters()).device
+        for _ in range(length):
+            with torch.inference_mode():  # not around the yield: it would hold for the caller too
+                y = stream.push(self.network_.vectors(tokens.to(device)))
+                scores = self.network_.scores(y[:, -1])[0].cpu()
+                if self.tokenizer_.unknown is not None:
+                    scores[self.tokenizer_.unknown] = -math.inf
+                token = draw(scores)
+            tokens = torch.tensor([[token]])
+            yield write(token)
+
+    def record(self, run_dir: Path | str, split: str, text: str | Iterable[str]) -> dict[str, Any]:
+        """Evaluate on a text, add its figures to ``metrics.json``, and make ``report.html`` one about that text.
+
+        Args:
+            run_dir: the folder that this model was fitted in, or loaded from.
+            split: the text's name, such as ``"test"``.
+            text: as :meth:`evaluate` takes it.
+
+        Returns:
+            What :meth:`evaluate` returns.
+        """
+        return self._record(RunFolder(run_dir), split, text)
+
+    def _record(self, folder: RunFolder, split: str, text: str | Iterable[str]) -> dict[str, Any]:
+        from recurra.tasks.language_report import language_report
+
+        figures = self.evaluate(text)
+        if ranks.rank() == 0:
+            self._write_figures(folder, split, figures)
+            write_atomically(folder.report, language_report(self, split, figures))
+        return figures
+
+    def _ids(self, text: str) -> Any:
+        return self.tokenizer_.encode(text)
+
+    def _network(self) -> LanguageNetwork:
+        options = {name: plain(getattr(self, name)) for name in NETWORK}
+        if self.unit == "char" and not self.tied:
+            options["initial_range"] = CHARACTER_RANGE
+        return LanguageNetwork(len(self.tokenizer_), **options)
+
+    def _read_tokenizer(self, folder: RunFolder) -> Units:
+        try:
+            found = units_of(read_json(folder.tokenizer))
+        except DataError as error:
+            raise RunFolderError(f"{folder.tokenizer} is damaged", received=str(error)[:500], instead=AGAIN) from error
+        if found.name != self.unit:
+            raise RunFolderError(
+                f"{folder.tokenizer} is of another unit than the run", received=found.name, instead=self.unit
+            )
+        return found
+
+    def _checked(self) -> FitSettings:
+        require_name("unit", self.unit, UNITS)
+        for name, least in {"embedding_size": 1, "vocab_size": 3, "chunk": 1, "batch_size": 1}.items():
+            require_whole(name, plain(getattr(self, name)), least=least)
+        for name in PARTS:
+            require_number(name, plain(getattr(self, name)), least=0, below=1)
+        for name in ("activation_penalty", "temporal_penalty"):
+            require_number(name, plain(getattr(self, name)), least=0)
+        if not isinstance(plain(self.tied), bool):
+            raise OptionError("tied must be True or False", received=repr(self.tied))
+        with seeded(0):  # a small one: what is wrong with the layers is said before any text is read
+            LanguageNetwork(3, **{name: plain(getattr(self, name)) for name in NETWORK})
+        return FitSettings.of(self)
+
+
+def joined(text: str | Iterable[str], name: str = "text") -> str:
+    """One text of one or several, each of which ends its line.
+
+    Raises:
+        EmptyDataError, EmptyTextError, DataError: there is none, or one is none.
+
+    Example:
+        >>> joined("no line end"), joined(["a", "b\\n"])
+        ('no line end', 'a\\nb\\n')
+    """
+    if isinstance(text, str):
+        if not text.strip():
+            raise EmptyTextError(f"the {name} is empty", received=repr(text[:20]), instead="a text")
+        return text
+    return "".join(one if one.endswith("\n") else one + "\n" for one in checked_texts(text, name))
+
+
+def held_out(text: str, fraction: float) -> tuple[str, str]:
+    """A text without its last part, and that part, which begins a line where there is one to begin.
+
+    Raises:
+        DataError: nothing would be left of either.
+
+    Example:
+        >>> held_out("one\\ntwo\\nthree\\n", 0.5)
+        ('one\\ntwo\\n', 'three\\n')
+    """
+    cut = round(len(text) * (1 - fraction))
+    line = text.find("\n", max(0, cut - 1)) + 1
+    at = line if 0 < line < len(text) else cut
+    if not text[:at].strip() or not text[at:].strip():
+        raise DataError(
+            "the text is too short to hold a part of it out",
+            received=f"{len(text)} characters, validation_fraction={fraction:g}",
+            instead="a longer text, or validation_fraction=0",
+        )
+    return text[:at], text[at:]
