@@ -29,6 +29,18 @@ def test_a_run_on_its_data(run, tmp_path):
     assert names == ["recurrent layer 1, forward", "recurrent layer 1, backward"]
 
 
+def test_a_language_model_on_its_text(run, tmp_path):
+    (tmp_path / "book.txt").write_text("to be or not to be, that is the question\n" * 60)
+    small = "--unit char --hidden-size 8 --embedding-size 8 --epochs 1 --out run".split()
+    done = run("train", "language", "book.txt", *small, cwd=tmp_path)
+    assert done.code == 0, done.err
+    done = run("diagnose", "run", "--json", "--out", "d.html", cwd=tmp_path)
+    assert done.code == 0, done.err
+    (layer,) = json.loads(done.out)["layers"]
+    assert layer["flow"]["name"] == "recurrent layer 1"
+    assert layer["flow"]["lags"][-1] > 50
+
+
 def test_bad_input_is_said_without_a_traceback(run, tmp_path):
     for arguments, said in (
         ([], "looks at a run folder, or at a cell"),

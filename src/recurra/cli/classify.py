@@ -4,6 +4,8 @@ import json as json_format
 from pathlib import Path
 from typing import Any
 
+DIAGNOSED = 64  # texts
+
 
 def evaluate_classes(
     run: Path,
@@ -78,3 +80,19 @@ def _tables(figures: dict[str, Any]) -> None:
     for table in (each, confusion):
         console.print()
         console.print(table)
+
+
+def diagnose_classes(
+    run: Path, data: str | None, text: str | None, label: str | None, data_dir: Path | None, seed: int
+) -> Any:
+    """The diagnosis of a classifier on some of its texts."""
+    from recurra.cli.inputs import data_of, read_splits
+    from recurra.data import collate, encode
+    from recurra.diagnose import diagnose
+    from recurra.tasks.classify import TextClassifier
+
+    classifier = TextClassifier.load(run)
+    splits = read_splits(data or data_of(classifier, run), text=text, label=label, test=None, data_dir=data_dir)
+    texts = (splits.test or splits.train).texts[:DIAGNOSED]
+    batch = collate(encode(classifier.tokenizer_, texts, max_tokens=classifier.max_tokens), [0] * len(texts))
+    return diagnose(classifier.network_, batch.tokens, batch.lengths, seed=seed)

@@ -6,8 +6,6 @@ from typing import Annotated, Any
 
 import typer
 
-_TEXTS = 64  # of a run's data, of which the longest are looked at
-
 
 def diagnose(
     run: Annotated[Path | None, typer.Argument(help="A run folder; or --cell.")] = None,
@@ -46,7 +44,10 @@ def diagnose(
         found = _of_cell(cell, (frames, 8, input_size, hidden_size), chrono=chrono, seed=seed)
     else:
         assert run is not None
-        found = _of_run(run, data, text=text, label=label, data_dir=data_dir, seed=seed)
+        from recurra.cli.of_task import DIAGNOSE, call
+
+        given = {"data": data, "text": text, "label": label, "data_dir": data_dir, "seed": seed}
+        found = call(DIAGNOSE, run, given)
     if out is not None:
         found.save(out)
     if json:
@@ -71,22 +72,3 @@ def _of_cell(named: str, shape: tuple[int, int, int, int], *, chrono: bool, seed
     if chrono:
         remember(made, T)
     return diagnose(made, leaves[0] if made.Input is None else made.Input(*leaves), seed=seed)
-
-
-def _of_run(
-    run: Path, data: str | None, *, text: str | None, label: str | None, data_dir: Path | None, seed: int
-) -> Any:
-    from recurra.cli.inputs import read_splits
-    from recurra.data import collate, encode
-    from recurra.diagnose import diagnose
-    from recurra.errors import OptionError
-    from recurra.tasks.classify import TextClassifier
-
-    classifier = TextClassifier.load(run)
-    named = data or classifier.about_.get("notes", {}).get("data")
-    if not isinstance(named, str):
-        raise OptionError("the run does not say what it was trained on", instead=f"recurra diagnose {run} DATA")
-    splits = read_splits(named, text=text, label=label, test=None, data_dir=data_dir)
-    texts = (splits.test or splits.train).texts[:_TEXTS]
-    batch = collate(encode(classifier.tokenizer_, texts, max_tokens=classifier.max_tokens), [0] * len(texts))
-    return diagnose(classifier.network_, batch.tokens, batch.lengths, seed=seed)

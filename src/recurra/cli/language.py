@@ -3,6 +3,9 @@
 import json as json_format
 import sys
 from pathlib import Path
+from typing import Any
+
+DIAGNOSED = 16, 256  # pieces of the text, and tokens of each
 
 
 def evaluate_language(
@@ -60,3 +63,21 @@ def predict_language(
     for piece in pieces:
         print(piece, end="", flush=True)
     print()
+
+
+def diagnose_language(run: Path, data: str | None, text: str | None, data_dir: Path | None, seed: int) -> Any:
+    """The diagnosis of a language model on pieces of its text."""
+    import torch
+
+    from recurra.cli.inputs import data_of
+    from recurra.data import load_text
+    from recurra.diagnose import diagnose
+    from recurra.tasks.language import LanguageModel, joined
+
+    model = LanguageModel.load(run)
+    splits = load_text(data or data_of(model, run), text=text, data_dir=data_dir)
+    rows, length = DIAGNOSED
+    ids = torch.from_numpy(model.tokenizer_.encode(joined((splits.test or splits.train).texts)[: 16 * rows * length]))
+    length = min(length, len(ids))
+    pieces = ids[: min(rows, len(ids) // length) * length].view(-1, length)
+    return diagnose(model.network_, pieces, seed=seed)

@@ -1,4 +1,4 @@
-"""What ``recurra evaluate`` and ``predict`` do with a run, by the task in its config."""
+"""What ``recurra evaluate``, ``predict`` and ``diagnose`` do with a run, by the task in its config."""
 
 import importlib
 import inspect
@@ -16,10 +16,14 @@ PREDICT = {
     "classify": "recurra.cli.classify:predict_classes",
     "language": "recurra.cli.language:predict_language",
 }
+DIAGNOSE = {
+    "classify": "recurra.cli.classify:diagnose_classes",
+    "language": "recurra.cli.language:diagnose_language",
+}
 
 
-def call(table: Mapping[str, str], run: Path, given: Mapping[str, Any]) -> None:
-    """Call the function of the run's task.
+def call(table: Mapping[str, str], run: Path, given: Mapping[str, Any]) -> Any:
+    """Call the function of the run's task, and give back what it does.
 
     Args:
         table: one of the above.
@@ -43,4 +47,4 @@ def call(table: Mapping[str, str], run: Path, given: Mapping[str, Any]) -> None:
         raise OptionError(
             f"--{foreign[0].replace('_', '-')} is no option for a run of task {task}", received=str(given[foreign[0]])
         )
-    function(run=run, **{k: v for k, v in given.items() if k in known})
+    return function(run=run, **{k: v for k, v in given.items() if k in known})
