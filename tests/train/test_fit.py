@@ -151,6 +151,8 @@ def test_settings_are_checked():
         FitSettings(warmup=1.0)
     with pytest.raises(UnknownNameError, match=r"schedule(.|\n)*'cosine'?"):
         FitSettings(schedule="cosin")
+    with pytest.raises(OptionError, match=r'backward_memory must be "all", "sqrt" or a number of bytes\n.*\'some\''):
+        FitSettings(backward_memory="some")
 
 
 def test_schedules_end_where_they_should():

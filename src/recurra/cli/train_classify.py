@@ -54,6 +54,9 @@ def classify(
     monitor: Annotated[str | None, Training(help="What makes an epoch the best: valid_accuracy, valid_loss.")] = None,
     validation_fraction: Annotated[float | None, Training(help="Held out of the training texts; 0: none.")] = None,
     accelerator: Annotated[str | None, Training(help="auto, cpu, cuda or mps.")] = None,
+    backward_memory: Annotated[
+        str | None, Training(metavar="all|sqrt|BYTES", help="What is kept for the backward pass.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
 ) -> None:
     """Classify texts: learn from labelled ones, keep the best epoch, and report on test texts where there are any.

@@ -55,6 +55,9 @@ def language(
     patience: Annotated[int | None, Training(help="Stop after so many epochs without a better one.")] = None,
     validation_fraction: Annotated[float | None, Training(help="Last part of the text, held out; 0: none.")] = None,
     accelerator: Annotated[str | None, Training(help="auto, cpu, cuda or mps.")] = None,
+    backward_memory: Annotated[
+        str | None, Training(metavar="all|sqrt|BYTES", help="What is kept for the backward pass.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
 ) -> None:
     """Model a language: learn which word, character or subword comes next, and write on from a prompt.

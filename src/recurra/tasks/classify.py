@@ -58,8 +58,8 @@ class TextClassifier(ClassifierMixin, Trained):  # type: ignore[misc]
         word_dropout: the part of words that training replaces by the unknown word.
         adversarial: for half of the loss, move the word vectors by so many of their deviations against it; takes about
             2.5 times as long, and generalises better (Miyato et al., 2017).
-        learning_rate, weight_decay, clip, schedule, warmup, patience, monitor, accelerator:
-            see :class:`recurra.train.settings.FitSettings`.
+        learning_rate, weight_decay, clip, schedule, warmup, patience, monitor, accelerator,
+        backward_memory: see :class:`recurra.train.settings.FitSettings`.
         max_epochs: at most that many passes over the training texts; None: as many as 1,000 steps take, but 4 at least
             and 50 at most.
         batch_size: B, texts of like length in a batch.
@@ -109,6 +109,7 @@ class TextClassifier(ClassifierMixin, Trained):  # type: ignore[misc]
     monitor: str = "valid_accuracy"
     validation_fraction: float = 0.1
     accelerator: str = "auto"
+    backward_memory: str | int = "all"
     random_state: Any = None
     progress: bool = False
 

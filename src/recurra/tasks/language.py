@@ -58,8 +58,8 @@ class LanguageModel(Trained):
         activation_penalty, temporal_penalty: times the mean square of outputs, and of their change from frame to frame.
         chunk: frames through which gradients run back; the state is carried on from one chunk to the next.
         batch_size: B, parts of the text that are read side by side.
-        learning_rate, optimizer, weight_decay, clip, schedule, warmup, patience, accelerator:
-            see :class:`recurra.train.settings.FitSettings`. The held-out loss decides which epoch is kept.
+        learning_rate, optimizer, weight_decay, clip, schedule, warmup, patience, accelerator,
+        backward_memory: see :class:`recurra.train.settings.FitSettings`. The held-out loss decides which epoch is kept.
         max_epochs: at most that many passes over the training text.
         validation_fraction: the last part of the training text, held out where none is given; 0: none, and the last
             epoch is kept.
@@ -110,6 +110,7 @@ class LanguageModel(Trained):
     patience: int | None = 3
     validation_fraction: float = 0.1
     accelerator: str = "auto"
+    backward_memory: str | int = "all"
     random_state: Any = None
     progress: bool = False
 

@@ -70,6 +70,8 @@ def _state_of(model: "Trained", folder: RunFolder) -> str:
         return NEW
     told = {**model.settings(), "seed": model.seed_, "data": model.about_["data"]["fingerprint"]}
     settings, data = field(config, "settings", dict, folder.config), field(config, "data", dict, folder.config)
+    # A setting that the run's version did not have is what it was then: the default.
+    settings = {f.name: f.default for f in dataclasses.fields(model) if f.name in told} | settings
     kept = {**settings, "seed": config.get("seed"), "data": data.get("fingerprint")}
     # Where it runs and how often it may go on decide nothing about the epochs that are done.
     free = {"accelerator", "max_epochs", "patience"} if model.schedule == "constant" else {"accelerator", "patience"}

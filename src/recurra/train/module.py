@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, distributed, nn
 from typing_extensions import override
 
+from recurra.engine import options
 from recurra.errors import DivergedError
 from recurra.train import ranks
 from recurra.train.settings import FitSettings
@@ -45,7 +46,8 @@ class FitModule(LightningModule):
         Raises:
             DivergedError: it is NaN or infinite.
         """
-        step = self._step(batch)
+        with options(save=self.settings.backward_memory):
+            step = self._step(batch)
         if not torch.isfinite(step.loss):
             raise DivergedError(
                 f"the training loss became {step.loss.item()} in epoch {self.current_epoch + 1}, batch {batch_idx + 1}",

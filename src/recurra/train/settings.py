@@ -30,6 +30,9 @@ class FitSettings:
             or ``"cosine"``, the latter two down to zero.
         warmup: the part of all steps in which the learning rate rises from zero.
         accelerator: where to train: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        backward_memory: what is kept for the backward pass of each recurrent layer, as ``save`` of
+            :func:`recurra.options`: ``"all"``; ``"sqrt"``, for sequences so long that all would not fit; or bytes.
+            Gradients are exact in any case.
 
     Raises:
         OptionError: a value is out of its range. UnknownNameError: no monitor, optimizer or schedule has that name.
@@ -45,6 +48,7 @@ class FitSettings:
     schedule: str = "constant"
     warmup: float = 0.0
     accelerator: str = "auto"
+    backward_memory: str | int = "all"
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -60,6 +64,9 @@ class FitSettings:
         require_name("optimizer", self.optimizer, OPTIMIZERS)
         require_name("schedule", self.schedule, SCHEDULES)
         require_name("accelerator", self.accelerator, ("auto", "cpu", "cuda", "mps"))
+        kept = self.backward_memory
+        if kept not in ("all", "sqrt") and (not isinstance(kept, int) or isinstance(kept, bool) or kept < 1):
+            raise OptionError('backward_memory must be "all", "sqrt" or a number of bytes', received=repr(kept))
 
     @classmethod
     def of(cls, source: object, **changes: Any) -> "FitSettings":
