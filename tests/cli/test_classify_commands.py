@@ -252,3 +252,31 @@ def test_a_damaged_checkpoint_is_not_resumed_from(run, tmp_path):
     (tmp_path / "run/config.json").write_text(json.dumps({**config, "state": "training"}))
     done = run("train", "classify", "reviews.csv", *FAST, "--out", "run", "--resume", cwd=tmp_path)
     assert_refused(done, r"last\.safetensors is damaged or truncated\n(.|\n)*--overwrite")
+
+
+def test_a_growing_file_and_stdin_are_answered_as_they_come(run, place):
+    given = b"a lovely film\n\nthe dull plot\na cold scene"
+    done = run("predict", "runs/reviews", "-", "--follow", "--json", cwd=place, given=given)
+    assert done.code == 0, done.err
+    assert len([json.loads(line) for line in done.out.splitlines()]) == 3
+    growing = place / "growing.log"
+    growing.write_bytes(b"a lovely film\n")
+    command = [sys.executable, "-m", "recurra", "predict", "runs/reviews", "growing.log", "--follow"]
+    with subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline().endswith("a lovely film\n")
+            with growing.open("ab") as file:
+                file.write(b"the dull ")
+                file.flush()
+                time.sleep(0.5)
+                file.write(b"plot\n")
+            assert process.stdout.readline().endswith("the dull plot\n")
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(20)
+    done = run("predict", "runs/reviews", "nowhere.log", "--follow", cwd=place)
+    assert done.code == 2
+    assert "there is no such file to follow" in done.err
+    done = run("predict", "runs/reviews", "-", "--follow", cwd=place, given=b"fine\n\xff\n")
+    assert done.code == 2
+    assert "standard input, line 2: not valid UTF-8" in done.err

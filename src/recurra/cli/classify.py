@@ -1,6 +1,7 @@
 """A classifier's part of ``recurra evaluate`` and ``predict``."""
 
 import json as json_format
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,33 +37,36 @@ def evaluate_classes(
     _tables(figures)
 
 
-def predict_classes(run: Path, texts: str, text: str | None, weights: str | None, json: bool) -> None:
-    """The class of each text, and how sure the model is."""
-    from recurra.cli.inputs import read_texts
+def predict_classes(run: Path, texts: str, text: str | None, weights: str | None, follow: bool, json: bool) -> None:
+    """The class of each text, and how sure the model is; as JSON a list, or, of texts as they come, a line each."""
+    from recurra.cli.inputs import lines_as_they_come, read_texts
     from recurra.engine import options
     from recurra.tasks.classify import TextClassifier
 
-    found = read_texts(texts, text)
+    pieces = lines_as_they_come(texts) if follow else [read_texts(texts, text)]
     classifier = TextClassifier.load(run)
-    with options(weights=weights or "float"):
-        probabilities = classifier.predict_proba(found)
     classes = classifier.classes_.tolist()
-    best = probabilities.argmax(1)
-    if json:
-        rows = [
-            {
-                "label": classes[i],
-                "confidence": round(float(p[i]), 6),
-                "probabilities": {str(c): round(float(v), 6) for c, v in zip(classes, p, strict=True)},
-            }
-            for i, p in zip(best, probabilities, strict=True)
-        ]
-        print(json_format.dumps(rows, indent=1, ensure_ascii=False))
-        return
     width = max(len(str(c)) for c in classes)
-    for i, p, given in zip(best, probabilities, found, strict=True):
-        shown = " ".join(given.split())
-        print(f"{classes[i]!s:{width}}  {p[i]:6.1%}  {shown if len(shown) <= 80 else shown[:79] + '…'}")
+    for found in pieces:
+        with options(weights=weights or "float"):
+            probabilities = classifier.predict_proba(found)
+        best = probabilities.argmax(1)
+        if json:
+            rows = [
+                {
+                    "label": classes[i],
+                    "confidence": round(float(p[i]), 6),
+                    "probabilities": {str(c): round(float(v), 6) for c, v in zip(classes, p, strict=True)},
+                }
+                for i, p in zip(best, probabilities, strict=True)
+            ]
+            dumped = lambda value, **how: json_format.dumps(value, ensure_ascii=False, **how)
+            print("\n".join(map(dumped, rows)) if follow else dumped(rows, indent=1), flush=True)
+            continue
+        for i, p, given in zip(best, probabilities, found, strict=True):
+            shown = " ".join(given.split())
+            print(f"{classes[i]!s:{width}}  {p[i]:6.1%}  {shown if len(shown) <= 80 else shown[:79] + '…'}")
+        sys.stdout.flush()
 
 
 def _tables(figures: dict[str, Any]) -> None:

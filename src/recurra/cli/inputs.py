@@ -1,14 +1,18 @@
 """What a user names on the command line, found: data, texts, an output folder."""
 
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recurra.errors import EmptyDataError, EmptyTextError, OptionError, UndecodableFileError
+from recurra.errors import EmptyDataError, EmptyTextError, MissingDataError, OptionError, UndecodableFileError
 
 if TYPE_CHECKING:
     from recurra.data import Splits
 
+_BLOCK = 1 << 16  # bytes, at most, that are read at a time from what is followed
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
@@ -50,20 +54,56 @@ def read_texts(given: str, column: str | None) -> list[str]:
     return [given]
 
 
+def lines_as_they_come(given: str, most: int = 256, pause: float = 0.2) -> Iterator[list[str]]:
+    """Lines of stdin (``-``), until it ends, or of a file that may grow, without end; empty ones are left out.
+
+    Args:
+        given: ``-`` or a path.
+        most: lines in a piece; fewer are given at once where no more are there.
+        pause: seconds to wait before a file that has ended is looked at again.
+
+    Raises:
+        MissingDataError: there is no such file. UndecodableFileError: a line is not UTF-8; the message has its number.
+    """
+    path = Path(given)
+    if given != "-" and not path.is_file():
+        raise MissingDataError("there is no such file to follow", received=given, instead="a file, or - for stdin")
+    source = "standard input" if given == "-" else given
+    with nullcontext() if given == "-" else path.open("rb", buffering=0) as file:
+        read = sys.stdin.buffer.read1 if file is None else file.read  # type: ignore[union-attr]  # what is there
+        rest, number = b"", 0
+        while True:
+            block = read(_BLOCK)
+            if not block and file is not None:
+                time.sleep(pause)
+                continue
+            *whole, rest = (rest + block).split(b"\n") if block else (rest, b"")
+            found = [_line(line, source, number + k) for k, line in enumerate(whole, 1)]
+            number += len(whole)
+            texts = [text for text in found if text]
+            yield from (texts[k : k + most] for k in range(0, len(texts), most))
+            if not block:
+                return
+
+
+def _line(line: bytes, source: str, number: int) -> str:
+    try:
+        return line.decode("utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise UndecodableFileError(
+            f"{source}, line {number}: not valid UTF-8",
+            received=f"byte {line[error.start]:#04x} at column {error.start + 1}",
+            instead="a file in UTF-8",
+        ) from error
+
+
 def _lines(content: bytes, source: str) -> list[str]:
     lines = content.removesuffix(b"\n").split(b"\n") if content else []
     if not lines:
         raise EmptyDataError(f"{source} is empty", instead="one text a line")
     texts = []
     for number, line in enumerate(lines, 1):
-        try:
-            text = line.decode("utf-8").strip()
-        except UnicodeDecodeError as error:
-            raise UndecodableFileError(
-                f"{source}, line {number}: not valid UTF-8",
-                received=f"byte {line[error.start]:#04x} at column {error.start + 1}",
-                instead="a file in UTF-8",
-            ) from error
+        text = _line(line, source, number)
         if not text:
             raise EmptyTextError(f"{source}, line {number}: there is no text", instead="one text a line, none empty")
         texts.append(text)

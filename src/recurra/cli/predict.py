@@ -22,6 +22,9 @@ def predict(
     top_k: Annotated[int | None, typer.Option(help="Draw among the likeliest so many.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Draw among the likeliest of this probability.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="The same seed gives the same text.")] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Answer each line of stdin, or of a file that grows, as it comes.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Classify texts: the class and how sure the model is, for each. Or write on from a prompt, token by token.
@@ -33,6 +36,8 @@ def predict(
     recurra predict runs/reviews new.csv --text review --json
 
     cat lines.txt | recurra predict runs/reviews -
+
+    recurra predict runs/reviews messages.log --follow --json
 
     recurra predict runs/book "Once upon" --length 300 --temperature 0.8 --top-p 0.95 --seed 1
     """
