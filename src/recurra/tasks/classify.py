@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -87,6 +87,9 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         >>> classifier.fit(texts, ["good", "bad"] * 16).predict(["a fine plot"]).shape
         (1,)
     """
+
+    task: ClassVar[str] = "classify"
+    FREE: ClassVar[tuple[str, ...]] = ()
 
     cell: Any = "lstm"
     hidden_size: Any = 64

@@ -1,4 +1,4 @@
-"""A TextClassifier as a run folder, and back."""
+"""A task as a run folder, and back: what all of them share, and what a TextClassifier has beside it."""
 
 import dataclasses
 import reprlib
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from recurra.tasks.classify import TextClassifier
 
 Found = TypeVar("Found", bound="TextClassifier")
-TASK = "classify"
 # What a config says beside what decides the weights -> its type.
 ABOUT = {"seed": int, "data": dict, "notes": dict, "versions": dict, "machine": dict, "seconds": float}
 # A run with more is refused unread.
@@ -37,7 +36,7 @@ def write_config(classifier: "TextClassifier", folder: RunFolder) -> None:
     finished = folder.weights.exists()
     folder.write_config(
         {
-            "task": TASK,
+            "task": classifier.task,
             "state": FINISHED if finished else TRAINING,
             "settings": classifier.settings(),
             "classes": classifier.classes_.tolist(),
@@ -46,40 +45,42 @@ def write_config(classifier: "TextClassifier", folder: RunFolder) -> None:
     )
 
 
-def begin(classifier: "TextClassifier", folder: RunFolder, *, resume: bool, overwrite: bool) -> str:
+def begin(task: Any, folder: RunFolder, *, resume: bool, overwrite: bool) -> str:
     """Make the folder ready for a training, and say where its run stands: NEW, TRAINING or FINISHED.
+
+    Args:
+        task: an estimator with ``task`` (its name), ``settings()``, ``seed_``, ``about_``, ``schedule``, ``progress``
+            and ``FREE``, names of settings that decide nothing about epochs that are done.
 
     Raises:
         RunFolderError: the folder holds something else, or a run that is to be kept, or that cannot be resumed.
     """
     if resume and overwrite:
         raise RunFolderError("--resume goes on with a run and --overwrite discards it: give one of them")
-    state = _state_of(classifier, folder) if resume and folder.config.exists() else NEW
+    state = _state_of(task, folder) if resume and folder.config.exists() else NEW
     if state == FINISHED or (state == TRAINING and folder.last.exists()):
         folder.tidy()
         return state
     folder.prepare(overwrite=overwrite or resume)  # to resume, there is nothing to lose: no epoch has ended
-    if resume and classifier.progress:
+    if resume and task.progress:
         print(f"no epoch of a run in {folder.path} has ended: training begins anew", file=sys.stderr)
     return NEW
 
 
-def _state_of(classifier: "TextClassifier", folder: RunFolder) -> str:
+def _state_of(task: Any, folder: RunFolder) -> str:
     """Where a run that is to be resumed stands.
 
     Raises:
         RunFolderError: they differ, so that resuming could not give the weights of an unbroken run.
     """
-    config = folder.read_config(TASK)
+    config = folder.read_config(task.task)
     if config.get("state") == NEW:
         return NEW
-    told = {**classifier.settings(), "seed": classifier.seed_, "data": classifier.about_["data"]["fingerprint"]}
+    told = {**task.settings(), "seed": task.seed_, "data": task.about_["data"]["fingerprint"]}
     settings, data = field(config, "settings", dict, folder.config), field(config, "data", dict, folder.config)
     kept = {**settings, "seed": config.get("seed"), "data": data.get("fingerprint")}
     # Where it runs and how often it may go on decide nothing about the epochs that are done.
-    free = (
-        {"accelerator", "max_epochs", "patience"} if classifier.schedule == "constant" else {"accelerator", "patience"}
-    )
+    free = {"accelerator", "patience", *({"max_epochs"} if task.schedule == "constant" else ()), *task.FREE}
     differing = sorted(k for k in told.keys() | kept.keys() if k not in free and told.get(k) != kept.get(k))
     if differing:
         raise RunFolderError(
@@ -121,9 +122,23 @@ def tokenizer_of(folder: RunFolder) -> Tokenizer:
 
 def load(cls: "type[Found]", folder: RunFolder, cells: Iterable[Any]) -> "Found":
     """Read a run folder: the sizes in its config are held against its weights before any memory is taken for them."""
-    config = folder.read_config(TASK)
+    config = folder.read_config(cls.task)
     folder.require_finished(config)
     classes = _classes(config, folder)
+    classifier = estimator_of(cls, folder, config, cells)
+    classifier.classes_ = classes
+    classifier.tokenizer_ = tokenizer_of(folder)
+    give_weights(classifier, folder, config)
+    return classifier
+
+
+def estimator_of(cls: "type[Any]", folder: RunFolder, config: dict[str, Any], cells: Iterable[Any]) -> Any:
+    """An estimator with the settings of a config, and its seed; `cls` is a dataclass of settings.
+
+    Raises:
+        RunFolderError: a setting is unknown, or of a size that none has.
+        UnknownNameError: the run's cell is neither built in nor among `cells`.
+    """
     settings = field(config, "settings", dict, folder.config)
     known = {f.name for f in dataclasses.fields(cls)}
     if not settings.keys() <= known:
@@ -146,22 +161,32 @@ def load(cls: "type[Found]", folder: RunFolder, cells: Iterable[Any]) -> "Found"
             f"{folder.config} is damaged: its number of layers", received=reprlib.repr(layers), instead=AGAIN
         )
     name = field(config["settings"], "cell", str, folder.config)
-    classifier = cls(**{**settings, "cell": _cell(name, cells), "random_state": config.get("seed")})
-    classifier.classes_, classifier.seed_ = classes, field(config, "seed", int, folder.config)
-    classifier.tokenizer_ = tokenizer_of(folder)
+    found = cls(**{**settings, "cell": _cell(name, cells), "random_state": config.get("seed")})
+    found.seed_ = field(config, "seed", int, folder.config)
+    return found
+
+
+def give_weights(task: Any, folder: RunFolder, config: dict[str, Any]) -> None:
+    """Give an estimator its network, with the weights of the folder, its figures, and what is told about it.
+
+    Args:
+        task: with what ``task._network()`` needs.
+
+    Raises:
+        RunFolderError: a setting is out of range, the weights do not fit, or the figures are damaged.
+    """
     try:
         with torch.device("meta"):  # shapes without memory
-            classifier._checked()
-            network = classifier._network()
+            task._checked()
+            network = task._network()
     except (OptionError, UnknownNameError, TypeError, AttributeError, OverflowError, RuntimeError) as error:
         said = str(error)[:500]  # torch adds its stack
         raise RunFolderError(f"{folder.config} is damaged: a setting", received=said, instead=AGAIN) from error
     weights = folder.read_weights(network.state_dict())
     network.load_state_dict(weights, assign=True)
-    classifier.network_ = network.requires_grad_().eval()
-    classifier.history_, classifier.best_epoch_ = _history(folder)
-    classifier.about_ = {k: field(config, k, kind, folder.config) for k, kind in ABOUT.items() if k in config}
-    return classifier
+    task.network_ = network.requires_grad_().eval()
+    task.history_, task.best_epoch_ = _history(folder)
+    task.about_ = {k: field(config, k, kind, folder.config) for k, kind in ABOUT.items() if k in config}
 
 
 def _history(folder: RunFolder) -> tuple[list[Any], int]:

@@ -51,7 +51,7 @@ def curves(history: Sequence[Mapping[str, float]], best_epoch: int) -> str:
             if name == "accuracy":
                 axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
             axes.legend()
-        return _svg(figure, "curves")
+        return svg(figure, "curves")
 
 
 def confusion(counts: Sequence[Sequence[int]], names: Sequence[str]) -> str:
@@ -74,7 +74,7 @@ def confusion(counts: Sequence[Sequence[int]], names: Sequence[str]) -> str:
         axes.set_xticks(range(len(names)), shown, rotation=90 if len(names) > 3 else 0)
         axes.set_yticks(range(len(names)), shown)
         axes.set_aspect("equal")
-        return _svg(figure, "confusion")
+        return svg(figure, "confusion")
 
 
 def accuracy_by_length(lengths: Sequence[int], right: Sequence[bool], bins: int = 8) -> str:
@@ -97,7 +97,7 @@ def accuracy_by_length(lengths: Sequence[int], right: Sequence[bool], bins: int 
         axes.set(xlabel="words in the text (median of each bin)", ylabel="accuracy")
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         axes.legend()
-        return _svg(figure, "lengths")
+        return svg(figure, "lengths")
 
 
 def _wilson(right: int, count: int) -> tuple[float, float, float]:
@@ -112,7 +112,7 @@ def _short(name: str) -> str:
     return name if len(name) <= 18 else name[:17] + "…"
 
 
-def _svg(figure: Figure, salt: str) -> str:
+def svg(figure: Figure, salt: str) -> str:
     """The figure as an `<svg>` element; `salt` keeps its ids apart from those of others in the same page."""
     out = io.StringIO()
     metadata: dict[str, Any] = {"Date": None, "Creator": None, "Format": None, "Type": None}

@@ -1,0 +1,486 @@
+"""Summaries, translations, headlines: texts from texts, by a network that reads, writes and copies."""
+
+import functools
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+
+from recurra.data import WrittenWords, learn_words, stratified_split
+from recurra.errors import DataError, NotFittedError, OptionError, RunFolderError
+from recurra.tasks import saved
+from recurra.tasks.beam import Hypothesis, beam_search, sample
+from recurra.tasks.classify import cell_name
+from recurra.tasks.given import checked_texts, fingerprint
+from recurra.tasks.summary_network import SummaryNetwork, Writing
+from recurra.tasks.summary_rows import (
+    PairRows,
+    Read,
+    likelihood,
+    read_source,
+    target_ids,
+    text_of,
+    word_of,
+)
+from recurra.train import ranks
+from recurra.train.files import write_atomically
+from recurra.train.randomness import seeded
+from recurra.train.run_folder import FINISHED, NEW, TRAINING, RunFolder, machine, versions, write_json
+from recurra.train.settings import FitSettings, plain, require_number, require_whole
+from recurra.train.untrusted import AGAIN, read_json
+
+# The settings that SummaryNetwork takes by the same names.
+NETWORK = [
+    *("cell", "hidden_size", "num_layers", "embedding_size", "attention", "copying"),
+    *("dropout", "embedding_dropout", "word_dropout"),
+]
+NO_SETTING = ("progress", "random_state")  # the seed that came of random_state is kept instead
+SEARCH = ("beam", "length_penalty", "no_repeat", "max_length")
+INFERENCE_BATCH = 32
+REPORTED = 500  # held-out pairs that a training ends with: a search takes longer than a pass
+
+
+class Attended(NamedTuple):
+    """Where the words of a summary come from.
+
+    Attributes:
+        source, written: words. weights: ``(T, S)``, the attention of each written word; rows sum to one.
+        copied: ``(T,)``, the part of each word's probability that is copying.
+    """
+
+    source: list[str]
+    written: list[str]
+    weights: np.ndarray[Any, np.dtype[np.float32]]
+    copied: np.ndarray[Any, np.dtype[np.float32]]
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Summarizer(BaseEstimator):  # type: ignore[misc]
+    """Learn to write a short text of a longer one, or a translation: whatever the pairs say.
+
+    Args:
+        cell: of encoder and decoder: a name (``recurra cells`` lists them), a :class:`~recurra.Cell` class, or a
+            callable ``(D, H) -> Cell``.
+        hidden_size: H, units of each direction of the encoder, and of the decoder: one number, or one a layer.
+        num_layers: L, of the encoder; None where `hidden_size` gives one number a layer. The decoder has two.
+        embedding_size: D, the width of a word's vector.
+        attention: ``"multiplicative"`` or ``"additive"``. copying: whether words of a source can be copied.
+        vocab_size: V, at most so many words, of sources and targets together.
+        min_count: a word that comes less often is unknown; it can still be copied.
+        lowercase: read and write small letters.
+        max_source_tokens: read the first so many words of a source. max_target_tokens: learn from the first so many of
+            a target.
+        dropout: between layers and before the scores. embedding_dropout: on word vectors.
+        word_dropout: the part of words that training hides. label_smoothing: see :func:`.summary_rows.likelihood`.
+        learning_rate, weight_decay, clip, schedule, warmup, patience, accelerator: see
+            :class:`recurra.train.settings.FitSettings`.
+        max_epochs: at most that many passes over the pairs. batch_size: B, pairs of like length in a batch.
+        validation_fraction: the part of the training pairs that decides which epoch is kept; 0: the last is.
+        beam: K hypotheses of the search; 1 is greedy. length_penalty: above 0 prefers longer (Wu et al., 2016).
+        no_repeat: write no run of so many words twice; 0: anything goes.
+        max_length: write at most so many words; None: max_target_tokens.
+        random_state, progress: see :class:`~recurra.tasks.TextClassifier`.
+
+    Attributes:
+        network_: the fitted :class:`~recurra.tasks.summary_network.SummaryNetwork`. words_: its vocabulary.
+        history_, best_epoch_, seed_: see :class:`~recurra.tasks.TextClassifier`.
+
+    Example:
+        >>> bodies = ["the cat sat on the mat", "the dog sat on the rug"] * 8
+        >>> model = Summarizer(hidden_size=8, embedding_size=8, max_epochs=2, validation_fraction=0, random_state=0)
+        >>> len(model.fit(bodies, ["a cat", "a dog"] * 8).predict(["the cat sat"]))
+        1
+    """
+
+    task: ClassVar[str] = "summarize"
+    monitor: ClassVar[str] = "valid_loss"
+    FREE: ClassVar[tuple[str, ...]] = SEARCH
+
+    cell: Any = "lstm"
+    hidden_size: Any = 128
+    num_layers: int | None = 1
+    embedding_size: int = 128
+    attention: str = "multiplicative"
+    copying: bool = True
+    vocab_size: int = 12_000
+    min_count: int = 2
+    lowercase: bool = False
+    max_source_tokens: int = 200
+    max_target_tokens: int = 40
+    dropout: float = 0.3
+    embedding_dropout: float = 0.2
+    word_dropout: float = 0.05
+    label_smoothing: float = 0.05
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.0
+    clip: float | None = 1.0
+    schedule: str = "linear"
+    warmup: float = 0.05
+    batch_size: int = 32
+    max_epochs: int = 8
+    patience: int | None = 3
+    validation_fraction: float = 0.05
+    accelerator: str = "auto"
+    beam: int = 4
+    length_penalty: float = 0.6
+    no_repeat: int = 3
+    max_length: int | None = None
+    random_state: Any = None
+    progress: bool = False
+
+    def fit(
+        self,
+        sources: Iterable[str],
+        targets: Iterable[str],
+        *,
+        validation: tuple[Iterable[str], Iterable[str]] | None = None,
+        run_dir: Path | str | None = None,
+        resume: bool = False,
+        overwrite: bool = False,
+        notes: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Fit on sources and what is to be written of each.
+
+        Args:
+            sources, targets: as many of each, none of them empty.
+            validation: held-out sources and targets; None: `validation_fraction` of the pairs.
+            run_dir, resume, overwrite, notes: see :meth:`recurra.tasks.TextClassifier.fit`.
+
+        Raises:
+            DataError, OptionError, UnknownNameError, RunFolderError, DivergedError, KeyboardInterrupt: see
+                :meth:`recurra.tasks.TextClassifier.fit`.
+        """
+        from recurra.train.fit import fit  # Lightning takes seconds to import, and prediction needs none of it
+
+        began = time.perf_counter()
+        self.__dict__.pop("best_epoch_", None)  # a fit that fails leaves nothing that looks fitted
+        settings, self.seed_ = self._checked(), ranks.by_first(self._seed)
+        pairs = _checked_pairs(sources, targets)
+        held = _checked_pairs(*validation, "validation ") if validation is not None else []
+        self.about_ = {
+            "seed": self.seed_,
+            "data": {
+                "fingerprint": fingerprint(*zip(*pairs, strict=True), *zip(*held, strict=True)),
+                "pairs": len(pairs),
+                "validation_pairs": len(held),
+            },
+            "notes": dict(notes or {}),
+            "versions": versions(),
+            "machine": machine(),
+        }
+        if len({*ranks.gathered(self.about_["data"]["fingerprint"])}) > 1:
+            raise DataError(
+                "the processes of torchrun were given different data",
+                received=f"process {ranks.rank()}: {len(pairs)} pairs",
+                instead="the same pairs in the same order in each; their batches are divided by fit",
+            )
+        if resume and run_dir is None:
+            raise OptionError("resume=True needs the run folder that it goes on with", instead="fit(..., run_dir=...)")
+        if validation is None and self.validation_fraction:
+            kept, out = stratified_split([0] * len(pairs), plain(self.validation_fraction), self.seed_)
+            pairs, held = [pairs[i] for i in kept], [pairs[i] for i in out]
+        with nullcontext(run_dir) if run_dir is not None else tempfile.TemporaryDirectory() as place:
+            folder = RunFolder(place)
+            state = NEW
+            if run_dir is not None:
+                state = ranks.by_first(lambda: saved.begin(self, folder, resume=resume, overwrite=overwrite))
+            if state == FINISHED:
+                return self._adopt(type(self).load(folder.path, cells=[self.cell] if callable(self.cell) else ()))
+            self.words_ = _words_of(folder) if state == TRAINING else self._learnt(pairs)
+            writes = run_dir is not None and ranks.rank() == 0
+            if writes and state == NEW:
+                self._write_config(folder)
+            train, valid = self._rows(pairs), self._rows(held) if held else None
+            with seeded(self.seed_):
+                self.network_ = self._network()
+                fitted = fit(
+                    self.network_,
+                    functools.partial(likelihood, smoothing=plain(self.label_smoothing)),
+                    train.batches(plain(self.batch_size), seed=self.seed_),
+                    valid.batches(plain(self.batch_size), seed=None) if valid else None,
+                    settings,
+                    checkpoints=folder.checkpoints,
+                    resume=state == TRAINING,
+                    progress=self.progress,
+                )
+            self.history_, self.best_epoch_ = fitted.history, fitted.best_epoch
+            self.about_["seconds"] = round(time.perf_counter() - began, 1)
+            if writes:
+                split, shown = ("held out", held) if held else ("training", pairs)
+                shown = shown[:: max(1, len(shown) // REPORTED)][:REPORTED]
+                self.record(folder.path, split, [s for s, _ in shown], [t for _, t in shown])
+                folder.write_weights(self.network_.state_dict())
+                self._write_config(folder)  # last: it says that the run is finished
+        return self
+
+    def predict(
+        self, sources: Iterable[str], *, beam: int | None = None, temperature: float | None = None, seed: int = 0
+    ) -> list[str]:
+        """What is written of each source.
+
+        Args:
+            sources: none of them empty. beam: instead of the setting.
+            temperature: draw the words instead of searching, at this temperature. seed: of the drawing.
+
+        Raises:
+            NotFittedError: before `fit`. DataError: the sources are none, or one is empty. OptionError: `beam` or
+                `temperature` is out of range.
+        """
+        reads = self._reads(sources)
+        found = self._found(reads, beam=beam, temperature=temperature, seed=seed)
+        return [text_of(self.words_, one[0].words, read) for one, read in zip(found, reads, strict=True)]
+
+    def candidates(self, sources: Iterable[str], *, beam: int | None = None) -> list[list[tuple[str, float]]]:
+        """What the search ended with: of each source several texts and their scores, the best first."""
+        reads = self._reads(sources)
+        found = self._found(reads, beam=beam)
+        return [
+            [(text_of(self.words_, h.words, read), h.score) for h in one]
+            for one, read in zip(found, reads, strict=True)
+        ]
+
+    def attended(self, source: str, written: str | None = None) -> Attended:
+        """Where each word of a summary comes from.
+
+        Args:
+            source: a text. written: a summary of it; None: what :meth:`predict` writes.
+        """
+        (read,) = self._reads([source])
+        ids = self._found([read])[0][0].words if written is None else self._ids(written, read)
+        ((weights, copied),) = self._forced([read], [ids])
+        return Attended(read.words, [word_of(self.words_, i, read) for i in ids], weights, copied)
+
+    def evaluate(self, sources: Iterable[str], references: Iterable[str]) -> dict[str, Any]:
+        """ROUGE, BLEU and chrF of what is written, beside the first sentence of a source and all of it.
+
+        Returns:
+            What :func:`recurra.tasks.summary_figures.summary_figures` does, and ``copy_rate``, the part of written
+            words more probably copied than not.
+
+        Raises:
+            NotFittedError: before `fit`. DataError: the pairs are none, or do not fit each other.
+            MissingDependencyError: rouge-score or sacrebleu is not installed.
+        """
+        return self._judged(_checked_pairs(sources, references))[0]
+
+    def record(
+        self, run_dir: Path | str, split: str, sources: Iterable[str], references: Iterable[str]
+    ) -> dict[str, Any]:
+        """Evaluate on a split, add its figures to ``metrics.json``, and make ``report.html`` one about that split.
+
+        Args:
+            run_dir: the folder that this was fitted in, or loaded from. split: its name, such as ``"test"``.
+            sources, references: its content.
+        """
+        from recurra.tasks.summary_report import summary_report
+
+        pairs, folder = _checked_pairs(sources, references), RunFolder(run_dir)
+        figures, written = self._judged(pairs)
+        if not ranks.rank():
+            known = read_json(folder.metrics) if folder.metrics.exists() else {}
+            metrics = {**known, "history": self.history_, "best_epoch": self.best_epoch_, split: figures}
+            write_json(folder.metrics, metrics)
+            write_atomically(folder.report, summary_report(self, split, pairs, written, figures))
+        return figures
+
+    def save(self, path: Path | str, *, overwrite: bool = False) -> None:
+        """Write a run folder that :meth:`load` reads.
+
+        Raises:
+            NotFittedError: before `fit`. RunFolderError: the folder holds something already.
+        """
+        self._require_fitted()
+        if ranks.rank():
+            return
+        folder = RunFolder(path)
+        folder.prepare(overwrite=overwrite)
+        folder.write_weights(self.network_.state_dict())
+        write_json(folder.metrics, {"history": self.history_, "best_epoch": self.best_epoch_})
+        self._write_config(folder)
+
+    @classmethod
+    def load(cls, path: Path | str, *, cells: Iterable[Any] = ()) -> Self:
+        """Read a run folder; nothing in it is executed.
+
+        Args:
+            path, cells: see :meth:`recurra.tasks.TextClassifier.load`.
+
+        Raises:
+            RunFolderError: it is damaged, truncated, of a later format, or no such run.
+            UnknownNameError: the run's cell is neither built in nor among `cells`.
+        """
+        folder = RunFolder(path)
+        config = folder.read_config(cls.task)
+        folder.require_finished(config)
+        found: Self = saved.estimator_of(cls, folder, config, cells)
+        found.words_ = _words_of(folder)
+        saved.give_weights(found, folder, config)
+        return found
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Whether there is something to predict with."""
+        return hasattr(self, "best_epoch_")
+
+    def settings(self) -> dict[str, Any]:
+        """All settings, as JSON holds them."""
+        found = {f.name: plain(getattr(self, f.name)) for f in fields(self) if f.name not in NO_SETTING}
+        found["cell"] = cell_name(self.cell)
+        if not isinstance(found["hidden_size"], int):
+            found["hidden_size"] = [plain(width) for width in found["hidden_size"]]
+        return found
+
+    # --- parts --------------------------------------------------------------------------------------------------------
+
+    def _network(self) -> SummaryNetwork:
+        return SummaryNetwork(len(self.words_), **{name: plain(getattr(self, name)) for name in NETWORK})
+
+    def _checked(self) -> FitSettings:
+        least = {"embedding_size": 1, "vocab_size": 5, "min_count": 1, "max_source_tokens": 1, "max_target_tokens": 1}
+        for name, bound in {**least, "batch_size": 1, "beam": 1, "no_repeat": 0}.items():
+            require_whole(name, plain(getattr(self, name)), least=bound)
+        if self.max_length is not None:
+            require_whole("max_length", plain(self.max_length), least=1)
+        for name in ("dropout", "embedding_dropout", "word_dropout", "label_smoothing", "validation_fraction"):
+            require_number(name, plain(getattr(self, name)), least=0, below=1)
+        require_number("length_penalty", plain(self.length_penalty), least=0)
+        settings = FitSettings.of(self)
+        with seeded(0):  # a small one: what is wrong with the layers is said before any text is read
+            SummaryNetwork(5, **{name: plain(getattr(self, name)) for name in NETWORK} | {"embedding_size": 1})
+        return settings
+
+    def _seed(self) -> int:
+        state = plain(self.random_state)
+        if isinstance(state, int):
+            if not 0 <= state < 2**63:
+                raise OptionError("random_state must be at least 0 and below 2**63", received=repr(state))
+            return state
+        return int(check_random_state(state).randint(2**31 - 1))
+
+    def _adopt(self, other: Self) -> Self:
+        for name in ("network_", "words_", "history_", "best_epoch_", "seed_", "about_"):
+            setattr(self, name, getattr(other, name))
+        return self
+
+    def _learnt(self, pairs: Sequence[tuple[str, str]]) -> WrittenWords:
+        plainly = WrittenWords([])
+        sources = (plainly.split(source, plain(self.max_source_tokens)) for source, _ in pairs)
+        targets = (plainly.split(target, plain(self.max_target_tokens)) for _, target in pairs)
+        options = {"min_count": plain(self.min_count), "lowercase": bool(self.lowercase)}
+        return learn_words(sources, targets, plain(self.vocab_size), **options)
+
+    def _rows(self, pairs: Sequence[tuple[str, str]]) -> PairRows:
+        reads = [read_source(self.words_, source, plain(self.max_source_tokens)) for source, _ in pairs]
+        most = plain(self.max_target_tokens)
+        targets = [target_ids(self.words_, t, read, most) for (_, t), read in zip(pairs, reads, strict=True)]
+        return PairRows(reads, targets, len(self.words_))
+
+    def _write_config(self, folder: RunFolder) -> None:
+        write_atomically(folder.tokenizer, self.words_.to_json())
+        state = FINISHED if folder.weights.exists() else TRAINING
+        folder.write_config({"task": self.task, "state": state, "settings": self.settings(), **self.about_})
+
+    def _require_fitted(self) -> None:
+        if not self.__sklearn_is_fitted__():
+            raise NotFittedError("this Summarizer is not fitted", instead="fit(sources, targets) or Summarizer.load")
+
+    def _reads(self, sources: Iterable[str]) -> list[Read]:
+        self._require_fitted()
+        most = plain(self.max_source_tokens)
+        return [read_source(self.words_, source, most) for source in checked_texts(sources, "sources")]
+
+    def _ids(self, written: str, read: Read) -> tuple[int, ...]:
+        ids = target_ids(self.words_, written, read, len(written))
+        return (*(int(i) for i in ids[:-1]),)
+
+    def _found(
+        self, reads: Sequence[Read], *, beam: int | None = None, temperature: float | None = None, seed: int = 0
+    ) -> list[list[Hypothesis]]:
+        K = plain(self.beam) if beam is None else beam
+        require_whole("beam", K, least=1)
+        if temperature is not None:
+            require_number("temperature", temperature, above=0)
+            K = 1
+        common = {
+            "max_length": plain(self.max_length or self.max_target_tokens),
+            "min_length": 1,
+            "no_repeat": plain(self.no_repeat),
+        }
+        found: list[list[Hypothesis]] = [[] for _ in reads]
+        for number, (rows, batch) in enumerate(self._batches(reads)):
+            writing = Writing(self.network_, batch.source, K)
+            if temperature is None:
+                told = beam_search(writing, len(rows), K, alpha=plain(self.length_penalty), **common)
+            else:
+                drawn = sample(writing, len(rows), temperature=temperature, seed=seed + number, **common)
+                told = [[one] for one in drawn]
+            for row, hypotheses in zip(rows, told, strict=True):
+                found[row] = hypotheses
+        return found
+
+    def _forced(self, reads: Sequence[Read], told: Sequence[Sequence[int]]) -> list[tuple[Any, Any]]:
+        """Of each source the attention ``(T, S)`` of what was written of it, and the part that is copied ``(T,)``."""
+        found: list[tuple[Any, Any]] = [(None, None)] * len(reads)
+        ids = [np.array(one, dtype=np.int32) for one in told]
+        for rows, batch in self._batches(reads, ids):
+            frames = self.network_(batch.source, batch.words)
+            whole, copied, _ = self.network_.log_likelihood(frames, batch.source, batch.targets)
+            lengths = [len(ids[row]) for row in rows]
+            parts = (copied - whole).exp().cpu().split(lengths)
+            for k, (row, part) in enumerate(zip(rows, parts, strict=True)):
+                weights = frames.copied[k, : lengths[k], : len(reads[row].ids)]
+                found[row] = weights.cpu().numpy(), part.numpy()
+        return found
+
+    def _batches(self, reads: Sequence[Read], ids: Any = None) -> Iterator[tuple[list[int], Any]]:
+        rows = PairRows(reads, ids, len(self.words_))
+        device = next(self.network_.parameters()).device
+        self.network_.eval()
+        with torch.inference_mode():
+            for indices in rows.sampler(INFERENCE_BATCH, seed=None):
+                source, words, targets = rows[indices]
+                source = source._replace(
+                    tokens=source.tokens.to(device),
+                    extended=source.extended.to(device),
+                    lengths=source.lengths.to(device),
+                )
+                yield indices, type(rows[indices])(source, words.to(device), targets.to(device))
+
+    def _judged(self, pairs: Sequence[tuple[str, str]]) -> tuple[dict[str, Any], list[str]]:
+        from recurra.tasks.summary_figures import summary_figures
+
+        sources, references = [s for s, _ in pairs], [t for _, t in pairs]
+        reads = self._reads(sources)
+        told = [one[0].words for one in self._found(reads)]
+        written = [text_of(self.words_, ids, read) for ids, read in zip(told, reads, strict=True)]
+        copied = np.concatenate([part for _, part in self._forced(reads, told)])
+        figures = summary_figures(written, references, sources)
+        return {**figures, "copy_rate": round(float((copied > 0.5).mean()), 4)}, written
+
+
+def _checked_pairs(sources: Iterable[str], targets: Iterable[str], name: str = "") -> list[tuple[str, str]]:
+    read, written = checked_texts(sources, f"{name}sources"), checked_texts(targets, f"{name}targets")
+    if len(read) != len(written):
+        raise DataError(
+            f"{name}targets must be as many as the sources", received=f"{len(written)} targets, {len(read)} sources"
+        )
+    return [*zip(read, written, strict=True)]
+
+
+def _words_of(folder: RunFolder) -> WrittenWords:
+    """The vocabulary of ``tokenizer.json``.
+
+    Raises:
+        RunFolderError: it is damaged.
+    """
+    try:
+        return WrittenWords.of_json(read_json(folder.tokenizer))
+    except DataError as error:
+        raise RunFolderError(f"{folder.tokenizer} is damaged: no vocabulary of words", instead=AGAIN) from error
