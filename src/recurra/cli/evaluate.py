@@ -14,13 +14,17 @@ def evaluate(
     ] = None,
     text: Annotated[str | None, typer.Option(help="The column of the texts.")] = None,
     label: Annotated[str | None, typer.Option(help="The column of the classes.")] = None,
+    source: Annotated[str | None, typer.Option(help="The column of what is read, for summaries.")] = None,
+    target: Annotated[str | None, typer.Option(help="The column of the references, for summaries.")] = None,
+    beam: Annotated[int | None, typer.Option(min=1, help="Hypotheses of the search, for summaries.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where a corpus's files already are.")] = None,
     weights: Annotated[str, typer.Option(help="How matrices are held: float, bfloat16, int8.")] = "float",
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Accuracy, macro F1, log loss, each class's figures and the confusion of a run on labelled texts.
+    """How well a run does: figures of its task on data with the answers.
 
-    Of a corpus or a folder the test texts are taken; of a table, all.
+    Classes: accuracy, macro F1, log loss, each class's figures and the confusion. Summaries: ROUGE, BLEU and chrF with
+    intervals, beside the first sentence and a copy. Of a corpus or a folder the test part is taken; of a table, all.
 
     [bold]Examples[/bold]
 
@@ -29,12 +33,20 @@ def evaluate(
     recurra evaluate runs/imdb-lstm imdb --json
 
     recurra evaluate runs/imdb-lstm imdb --weights int8
+
+    recurra evaluate runs/mail test.csv --source body --target subject
     """
-    from recurra.cli.inputs import read_splits
+    from recurra.cli.inputs import read_splits, task_of
     from recurra.engine import options
     from recurra.errors import OptionError
     from recurra.tasks.classify import TextClassifier
 
+    if task_of(run) == "summarize":
+        from recurra.cli.summarize import evaluate_summaries
+
+        with options(weights=weights):
+            evaluate_summaries(run, data, source=source, target=target, data_dir=data_dir, beam=beam, json=json)
+        return
     classifier = TextClassifier.load(run)
     named = data or classifier.about_.get("notes", {}).get("data")
     if not isinstance(named, str):

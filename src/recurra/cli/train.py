@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from recurra.cli import summarize as summaries
 from recurra.tasks.presets import PRESETS
 
 app = typer.Typer(
@@ -109,7 +110,7 @@ def classify(
         )
     except (KeyboardInterrupt, SystemExit) as stop:
         if ranks.rank() == 0:
-            _say_how_to_resume(stop, place)
+            say_how_to_resume(stop, place)
         raise typer.Exit(130 if isinstance(stop, KeyboardInterrupt) else 143) from None
     if ranks.rank() > 0:
         return  # the first process evaluates and reports
@@ -132,12 +133,16 @@ def classify(
         print(json_format.dumps(result, indent=1))
 
 
+app.command(epilog=summaries.EPILOG)(summaries.summarize)
+
+
 def _others(splits: Any) -> str:
     named = {"held out": splits.valid, "for testing": splits.test}
     return "".join(f", {len(table.texts):,} {word}" for word, table in named.items() if table)
 
 
-def _say_how_to_resume(stop: BaseException, place: Path) -> None:
+def say_how_to_resume(stop: BaseException, place: Path) -> None:
+    """Print, on stderr, why a training stopped and the command that goes on with it."""
     print(f"\n{str(stop) if isinstance(stop, KeyboardInterrupt) and str(stop) else 'stopped'}", file=sys.stderr)
     arguments = [a for a in sys.argv[1:] if a not in ("--resume", "--overwrite")]
     if not any(a == "--out" or a.startswith("--out=") for a in arguments):
