@@ -5,9 +5,9 @@ import sys
 import pytest
 
 from recurra.errors import MissingDependencyError
+from recurra.tasks.summarize import Summarizer
 from recurra.tasks.summary_figures import first_sentence, scores, summary_figures
 from recurra.tasks.summary_presets import SUMMARY_PRESETS
-from recurra.tasks.summarize import Summarizer
 
 REFERENCES = ["the cat sat on the mat", "a dog barked at us all night", "rain is falling on the town"]
 
