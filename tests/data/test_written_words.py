@@ -77,3 +77,27 @@ def test_what_is_no_vocabulary_is_refused(change):
         WrittenWords.of_json(document)
     with pytest.raises(DataError, match="no vocabulary of words"):
         WrittenWords.of_json([document])
+
+
+def test_pieces_of_words():
+    texts = ["The lower the lowest, the newer the newest!"] * 5 + ["low new wide widest 日本"] * 5
+    words = [split_words(text) for text in texts]
+    learnt = learn_words(words, words, 60, unit="subword")
+    assert len(learnt) <= 60
+    found = learnt.split("the widest of lower: unlowest")
+    assert join_words(found) == "the widest of lower: unlowest"
+    assert len(found) > len("the widest of lower : unlowest".split())
+    assert learnt.split("lowest Ωmega")[-1] == "Ωmega"  # of letters that are not known: whole, and copied
+    assert learnt.split("lowest lowest", 1) == learnt.split("lowest")[:1]
+    again = WrittenWords.of_json(json.loads(learnt.to_json()))
+    assert again.words == learnt.words
+    for text in (*texts, "slower, 日本!"):
+        assert again.split(text) == learnt.split(text)
+        assert join_words(learnt.split(text)) == text
+    assert learn_words(words[::-1], words, 60, unit="subword").words == learnt.words
+    with pytest.raises(OptionError, match="no room for pieces of words"):
+        learn_words(words, words, 20, unit="subword")
+    document = json.loads(learnt.to_json())
+    for merges in (None, [["a"]], [["zz", "yy"]], [[1, 2]]):
+        with pytest.raises(DataError, match="no vocabulary of words"):
+            WrittenWords.of_json(document | {"merges": merges})

@@ -157,6 +157,7 @@ def test_the_same_seed_gives_the_same_weights(finished):
         {"cell": lambda D, H: GRUCell(D, H, reset="before"), "copying": False},
         {"cell": "lstmp", "lowercase": True, "label_smoothing": 0.1, "dropout": 0.1, "word_dropout": 0.1},
         {"cell": "slstm", "validation_fraction": 0, "embedding_dropout": 0.1},
+        {"unit": "subword", "vocab_size": 150, "cell": "lstm"},
     ],
     ids=lambda o: str(o["cell"])[:5],
 )
@@ -175,6 +176,7 @@ def test_settings_that_cannot_be():
         ({"attention": "additiv"}, UnknownNameError, "no attention of that name(.|\n)*'additive'"),
         ({"cell": "lstn"}, UnknownNameError, "'lstm'"),
         ({"vocab_size": 4}, OptionError, "vocab_size must be an integer of at least 5"),
+        ({"unit": "subwords"}, UnknownNameError, "no unit of that name(.|\n)*'subword'"),
         ({"beam": 0}, OptionError, "beam must be an integer of at least 1"),
         ({"label_smoothing": 1.0}, OptionError, "label_smoothing must be a number at least 0 and below 1"),
         ({"length_penalty": -1}, OptionError, "length_penalty must be a number at least 0"),

@@ -44,13 +44,12 @@ def summarize(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Discard the run that --out already holds.")] = False,
     cell: Annotated[str | None, Network(help="The cell, by name: recurra cells lists them.")] = None,
-    hidden_size: Annotated[
-        int | None, Network(metavar="H", help="Units a direction; of the decoder too.")
-    ] = None,
+    hidden_size: Annotated[int | None, Network(metavar="H", help="Units a direction; of the decoder too.")] = None,
     num_layers: Annotated[int | None, Network(metavar="L", help="Layers of the encoder.")] = None,
     embedding_size: Annotated[int | None, Network(metavar="D", help="Width of word vectors.")] = None,
     attention: Annotated[str | None, Network(help="multiplicative or additive.")] = None,
     copying: Annotated[bool | None, Network(help="Whether words of a source can be copied.")] = None,
+    unit: Annotated[str | None, Network(help="word, or subword: pieces of words.")] = None,
     vocab_size: Annotated[int | None, Network(metavar="V", help="At most so many words.")] = None,
     min_count: Annotated[int | None, Network(help="Rarer words are unknown; they can be copied.")] = None,
     lowercase: Annotated[bool | None, Network(help="Read and write small letters.")] = None,
@@ -72,9 +71,7 @@ def summarize(
     accelerator: Annotated[str | None, Training(help="auto, cpu, cuda or mps.")] = None,
     beam: Annotated[int | None, Search(metavar="K", help="Hypotheses; 1 is greedy.")] = None,
     length_penalty: Annotated[float | None, Search(help="Above 0 prefers longer ones.")] = None,
-    no_repeat: Annotated[
-        int | None, Search(metavar="N", help="Write no run of N words twice; 0: do.")
-    ] = None,
+    no_repeat: Annotated[int | None, Search(metavar="N", help="Write no run of N words twice; 0: do.")] = None,
     max_length: Annotated[int | None, Search(help="Write at most so many words.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object; progress stays on stderr.")] = False,
 ) -> None:

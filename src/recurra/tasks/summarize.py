@@ -15,6 +15,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
 from recurra.data import WrittenWords, learn_words, stratified_split
+from recurra.data.written_words import UNITS
 from recurra.errors import DataError, NotFittedError, OptionError, RunFolderError
 from recurra.tasks import saved
 from recurra.tasks.beam import Hypothesis, beam_search, sample
@@ -34,7 +35,7 @@ from recurra.train import ranks
 from recurra.train.files import write_atomically
 from recurra.train.randomness import seeded
 from recurra.train.run_folder import FINISHED, NEW, TRAINING, RunFolder, machine, versions, write_json
-from recurra.train.settings import FitSettings, plain, require_number, require_whole
+from recurra.train.settings import FitSettings, plain, require_name, require_number, require_whole
 from recurra.train.untrusted import AGAIN, read_json
 
 # The settings that SummaryNetwork takes by the same names.
@@ -73,6 +74,7 @@ class Summarizer(BaseEstimator):  # type: ignore[misc]
         num_layers: L, of the encoder; None where `hidden_size` gives one number a layer. The decoder has two.
         embedding_size: D, the width of a word's vector.
         attention: ``"multiplicative"`` or ``"additive"``. copying: whether words of a source can be copied.
+        unit: ``"word"``, or ``"subword"``, pieces of words by byte-pair encoding; then "words" below are pieces.
         vocab_size: V, at most so many words, of sources and targets together.
         min_count: a word that comes less often is unknown; it can still be copied.
         lowercase: read and write small letters.
@@ -110,6 +112,7 @@ class Summarizer(BaseEstimator):  # type: ignore[misc]
     embedding_size: int = 128
     attention: str = "multiplicative"
     copying: bool = True
+    unit: str = "word"
     vocab_size: int = 12_000
     min_count: int = 2
     lowercase: bool = False
@@ -350,6 +353,7 @@ class Summarizer(BaseEstimator):  # type: ignore[misc]
             require_whole("max_length", plain(self.max_length), least=1)
         for name in ("dropout", "embedding_dropout", "word_dropout", "label_smoothing", "validation_fraction"):
             require_number(name, plain(getattr(self, name)), least=0, below=1)
+        require_name("unit", self.unit, UNITS)
         require_number("length_penalty", plain(self.length_penalty), least=0)
         settings = FitSettings.of(self)
         with seeded(0):  # a small one: what is wrong with the layers is said before any text is read
@@ -374,7 +378,7 @@ class Summarizer(BaseEstimator):  # type: ignore[misc]
         sources = (plainly.split(source, plain(self.max_source_tokens)) for source, _ in pairs)
         targets = (plainly.split(target, plain(self.max_target_tokens)) for _, target in pairs)
         options = {"min_count": plain(self.min_count), "lowercase": bool(self.lowercase)}
-        return learn_words(sources, targets, plain(self.vocab_size), **options)
+        return learn_words(sources, targets, plain(self.vocab_size), unit=self.unit, **options)
 
     def _rows(self, pairs: Sequence[tuple[str, str]]) -> PairRows:
         reads = [read_source(self.words_, source, plain(self.max_source_tokens)) for source, _ in pairs]
