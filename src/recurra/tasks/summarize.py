@@ -46,6 +46,7 @@ NETWORK = [
 NO_SETTING = ("progress", "random_state")  # the seed that came of random_state is kept instead
 SEARCH = ("beam", "length_penalty", "no_repeat", "max_length")
 INFERENCE_BATCH = 32
+MOST = {"beam": 1000, "max_length": 10_000, "max_target_tokens": 10_000}  # a stranger's run takes no more memory
 REPORTED = 500  # held-out pairs that a training ends with: a search takes longer than a pass
 
 
@@ -351,6 +352,9 @@ class Summarizer(BaseEstimator):  # type: ignore[misc]
             require_whole(name, plain(getattr(self, name)), least=bound)
         if self.max_length is not None:
             require_whole("max_length", plain(self.max_length), least=1)
+        for name, most in MOST.items():
+            if (plain(getattr(self, name)) or 0) > most:
+                raise OptionError(f"{name} must be at most {most}", received=repr(getattr(self, name)))
         for name in ("dropout", "embedding_dropout", "word_dropout", "label_smoothing", "validation_fraction"):
             require_number(name, plain(getattr(self, name)), least=0, below=1)
         require_name("unit", self.unit, UNITS)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from recurra.data import LengthBucketSampler, WrittenWords, join_words
-from recurra.data.written_words import BEGIN_ID, END_ID, UNK_ID
+from recurra.data.written_words import BEGIN_ID, END_ID, SPECIAL, UNK_ID
 from recurra.tasks.summary_network import Source, SummaryNetwork
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def read_source(vocabulary: WrittenWords, text: str, most: int) -> Read:
                 unknown.append(word)
             found = places[key]
         ids.append(found)
-    return Read(words, np.array(ids or [UNK_ID], dtype=np.int32), unknown)
+    return Read(words or [SPECIAL[UNK_ID]], np.array(ids or [UNK_ID], dtype=np.int32), unknown)
 
 
 def target_ids(vocabulary: WrittenWords, text: str, read: Read, most: int) -> Ids:
