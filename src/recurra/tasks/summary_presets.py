@@ -54,7 +54,7 @@ SUMMARY_PRESETS: dict[str, dict[str, Any]] = {
     "tatoeba": {
         "hidden_size": 192,
         "embedding_size": 192,
-        "vocab_size": 16_000,
+        "vocab_size": 12_000,
         "max_source_tokens": 40,
         "max_target_tokens": 40,
         "dropout": 0.3,
