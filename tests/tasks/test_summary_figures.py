@@ -63,7 +63,7 @@ def test_first_sentences(text, sentence):
     assert first_sentence(text) == sentence
 
 
-@pytest.mark.parametrize("module", ["rouge_score.rouge_scorer", "sacrebleu.metrics"])
+@pytest.mark.parametrize("module", ["rouge_score.rouge_scorer", "sacrebleu.metrics.bleu"])
 def test_without_the_packages_it_says_what_to_install(monkeypatch, module):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingDependencyError, match=r'not installed\n.*pip install "recurra\[tasks\]"'):

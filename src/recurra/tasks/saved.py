@@ -125,7 +125,7 @@ def load(cls: "type[Found]", folder: RunFolder, cells: Iterable[Any]) -> "Found"
     config = folder.read_config(cls.task)
     folder.require_finished(config)
     classes = _classes(config, folder)
-    classifier = estimator_of(cls, folder, config, cells)
+    classifier: Found = estimator_of(cls, folder, config, cells)
     classifier.classes_ = classes
     classifier.tokenizer_ = tokenizer_of(folder)
     give_weights(classifier, folder, config)

@@ -169,7 +169,7 @@ class Summarizer(BaseEstimator):  # type: ignore[misc]
         settings, self.seed_ = self._checked(), ranks.by_first(self._seed)
         pairs = _checked_pairs(sources, targets)
         held = _checked_pairs(*validation, "validation ") if validation is not None else []
-        self.about_ = {
+        self.about_: dict[str, Any] = {
             "seed": self.seed_,
             "data": {
                 "fingerprint": fingerprint(*zip(*pairs, strict=True), *zip(*held, strict=True)),

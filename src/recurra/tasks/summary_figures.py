@@ -76,7 +76,8 @@ def first_sentence(text: str) -> str:
 
 def _corpus_scores(written: Sequence[str], references: Sequence[str]) -> dict[str, dict[str, float]]:
     try:
-        from sacrebleu.metrics import BLEU, CHRF
+        from sacrebleu.metrics.bleu import BLEU
+        from sacrebleu.metrics.chrf import CHRF
     except ImportError as error:
         raise _missing("sacrebleu") from error
     found = {}

@@ -49,7 +49,8 @@ def read_source(vocabulary: WrittenWords, text: str, most: int) -> Read:
     """
     words = vocabulary.split(text, most)
     places: dict[str, int] = {}
-    unknown, ids = [], []
+    unknown: list[str] = []
+    ids: list[int] = []
     for word in words:
         found = vocabulary.id(word)
         if found == UNK_ID:
