@@ -23,6 +23,9 @@ HEAVY = {
     "scipy",
     "tokenizers",
     "torchmetrics",
+    "rouge_score",
+    "sacrebleu",
+    "nltk",
     "pyarrow",
     "pooch",
 }

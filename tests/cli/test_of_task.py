@@ -10,7 +10,7 @@ from recurra.cli.evaluate import evaluate
 from recurra.cli.of_task import DIAGNOSE, EVALUATE, PREDICT
 from recurra.cli.predict import predict
 from recurra.cli.train import TASKS
-from recurra.tasks import LanguageModel, TextClassifier
+from recurra.tasks import LanguageModel, Summarizer, TextClassifier
 
 TABLES = ((EVALUATE, evaluate), (PREDICT, predict), (DIAGNOSE, diagnose))
 ROWS = [(command, row) for table, command in TABLES for row in table.values()]
@@ -24,5 +24,10 @@ def test_each_function_takes_options_that_its_command_has(command, row):
 
 
 def test_each_task_that_is_trained_is_evaluated_and_predicted_with():
-    assert {TextClassifier.task, LanguageModel.task} == EVALUATE.keys() == PREDICT.keys() == DIAGNOSE.keys()
+    assert (
+        {TextClassifier.task, LanguageModel.task, Summarizer.task}
+        == EVALUATE.keys()
+        == PREDICT.keys()
+        == DIAGNOSE.keys()
+    )
     assert {function.__name__ for function in TASKS} == EVALUATE.keys()

@@ -19,6 +19,8 @@ def diagnose(
     chrono: Annotated[bool, typer.Option("--chrono", help="With --cell: begin with chrono initialisation.")] = False,
     text: Annotated[str | None, typer.Option(help="The column of the texts.")] = None,
     label: Annotated[str | None, typer.Option(help="The column of the classes.")] = None,
+    source: Annotated[str | None, typer.Option(help="The column of what is read, for summaries.")] = None,
+    target: Annotated[str | None, typer.Option(help="The column of what is written, for summaries.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where a corpus's files already are.")] = None,
     out: Annotated[Path | None, typer.Option(help="A page (.html), or all numbers (.json).")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of directions, and of random data.")] = 0,
@@ -46,7 +48,8 @@ def diagnose(
         assert run is not None
         from recurra.cli.of_task import DIAGNOSE, call
 
-        given = {"data": data, "text": text, "label": label, "data_dir": data_dir, "seed": seed}
+        columns = {"text": text, "label": label, "source": source, "target": target}
+        given = {"data": data, **columns, "data_dir": data_dir, "seed": seed}
         found = call(DIAGNOSE, run, given)
     if out is not None:
         found.save(out)

@@ -14,7 +14,10 @@ from recurra import __version__
 
 # extra -> the modules it brings that commands of today need
 EXTRAS = {
-    "tasks": ("lightning", "tokenizers", "torchmetrics", "sklearn", "pandas", "pyarrow", "matplotlib", "pooch"),
+    "tasks": (
+        *("lightning", "tokenizers", "torchmetrics", "sklearn", "pandas", "pyarrow", "matplotlib", "pooch"),
+        *("rouge_score", "sacrebleu"),
+    ),
 }
 CORE = ("torch", "numpy", "safetensors", "typer", "rich")
 
@@ -119,7 +122,7 @@ def _target_line(native: dict[str, Any]) -> str:
 
 
 def _version(module: str) -> str:
-    package = {"sklearn": "scikit-learn"}.get(module, module)
+    package = {"sklearn": "scikit-learn", "rouge_score": "rouge-score"}.get(module, module)
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -13,12 +13,16 @@ def evaluate(
     ] = None,
     text: Annotated[str | None, typer.Option(help="The column of the texts.")] = None,
     label: Annotated[str | None, typer.Option(help="The column of the classes.")] = None,
+    source: Annotated[str | None, typer.Option(help="The column of what is read, for summaries.")] = None,
+    target: Annotated[str | None, typer.Option(help="The column of the references, for summaries.")] = None,
+    beam: Annotated[int | None, typer.Option(min=1, help="Hypotheses of the search, for summaries.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where a corpus's files already are.")] = None,
     weights: Annotated[str | None, typer.Option(help="How matrices are held: float, bfloat16, int8.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """How well a run does: of a classifier accuracy, macro F1, log loss, each class's figures and the confusion on
-    labelled texts; of a language model perplexity, nats a token and bits a character of a text.
+    labelled texts; of a language model perplexity, nats a token and bits a character of a text; of a summariser ROUGE,
+    BLEU and chrF with intervals, beside the first sentence and a copy.
 
     Of a corpus or a folder the test texts are taken; of a table or a file, all.
 
@@ -31,6 +35,8 @@ def evaluate(
     recurra evaluate runs/imdb-lstm imdb --weights int8
 
     recurra evaluate runs/book another-book.txt
+
+    recurra evaluate runs/mail test.csv --source body --target subject
     """
     given = {k: v for k, v in locals().items() if k != "run"}
     from recurra.cli.of_task import EVALUATE, call

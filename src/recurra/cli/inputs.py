@@ -54,6 +54,42 @@ def read_texts(given: str, column: str | None) -> list[str]:
     return [given]
 
 
+def read_documents(given: str, column: str | None, *, whole: bool = False) -> list[tuple[str, str]]:
+    """Longer texts, each with the name of its file where it is one: what :func:`read_texts` takes, or a folder.
+
+    Args:
+        given: a folder, each of whose files is a text, or what :func:`read_texts` takes. column: of a table.
+        whole: a file, or stdin, is one text, not one a line.
+
+    Raises:
+        EmptyDataError, EmptyTextError, UndecodableFileError: the message names the file.
+    """
+    path = Path(given) if len(given) < 1024 else None
+    if path and path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+        if not files:
+            raise EmptyDataError(f"{path} holds no files", instead="a folder of texts, a file each")
+        return [(file.name, _document(file.read_bytes(), str(file))) for file in files]
+    if whole and given == "-":
+        return [("", _document(sys.stdin.buffer.read(), "standard input"))]
+    if whole and path and path.is_file():
+        return [("", _document(path.read_bytes(), str(path)))]
+    return [("", text) for text in read_texts(given, column)]
+
+
+def _document(content: bytes, source: str) -> str:
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UndecodableFileError(
+            f"{source}, line {line}: not valid UTF-8", received=f"byte {content[error.start]:#04x}"
+        ) from error
+    if not text.strip():
+        raise EmptyTextError(f"{source} holds no text", received=f"{len(content)} bytes")
+    return text
+
+
 def lines_as_they_come(given: str, most: int = 256, pause: float = 0.2) -> Iterator[list[str]]:
     """Lines of stdin (``-``), until it ends, or of a file that may grow, without end; empty ones are left out.
 

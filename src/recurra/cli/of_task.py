@@ -11,14 +11,17 @@ from typing import Any
 EVALUATE = {
     "classify": "recurra.cli.classify:evaluate_classes",
     "language": "recurra.cli.language:evaluate_language",
+    "summarize": "recurra.cli.summarize:evaluate_summaries",
 }
 PREDICT = {
     "classify": "recurra.cli.classify:predict_classes",
     "language": "recurra.cli.language:predict_language",
+    "summarize": "recurra.cli.summarize:predict_summaries",
 }
 DIAGNOSE = {
     "classify": "recurra.cli.classify:diagnose_classes",
     "language": "recurra.cli.language:diagnose_language",
+    "summarize": "recurra.cli.summarize:diagnose_summaries",
 }
 
 

@@ -8,9 +8,15 @@ from recurra.cli.train_classify import EXAMPLES as CLASSIFY
 from recurra.cli.train_classify import classify
 from recurra.cli.train_language import EXAMPLES as LANGUAGE
 from recurra.cli.train_language import language
+from recurra.cli.train_summarize import EXAMPLES as SUMMARIZE
+from recurra.cli.train_summarize import summarize
 
 # function -> its examples; the function's name is the command's. Shown in this order.
-TASKS: dict[Callable[..., None], tuple[str, ...]] = {classify: CLASSIFY, language: LANGUAGE}
+TASKS: dict[Callable[..., None], tuple[str, ...]] = {
+    classify: CLASSIFY,
+    language: LANGUAGE,
+    summarize: SUMMARIZE,
+}
 
 app = typer.Typer(
     no_args_is_help=True,

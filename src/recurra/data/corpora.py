@@ -138,7 +138,7 @@ def load_splits(
             received=repr(str(source)),
             instead=did_you_mean(str(source), CORPORA),
         )
-    found = {part: _table_in(path, names) for part, names in PARTS.items()}
+    found = {part: table_in(path, names) for part, names in PARTS.items()}
     train, valid, test = (
         read_table(one, text=text, label=label, need_label=need_label) if one else None for one in found.values()
     )
@@ -151,7 +151,12 @@ def load_splits(
     return splits_of(train, valid, test)
 
 
-def _table_in(folder: Path, names: tuple[str, ...]) -> Path | None:
+def table_in(folder: Path, names: tuple[str, ...]) -> Path | None:
+    """The table of a folder whose name is one of `names`, if there is one.
+
+    Raises:
+        DataError: there are several.
+    """
     found = [
         path
         for path in sorted(folder.iterdir())

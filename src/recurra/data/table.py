@@ -91,14 +91,14 @@ def read_table(
     """
     path = Path(path)
     columns, records = read_records(path)
-    text = _column(path, columns, text, TEXT_COLUMNS, "text")
+    text = column_named(path, columns, text, TEXT_COLUMNS, "text")
     wanted = [text]
     if need_label or label is not None:
-        label = _column(path, columns, label, LABEL_COLUMNS, "label")
+        label = column_named(path, columns, label, LABEL_COLUMNS, "label")
         wanted.append(label)
     texts, labels = [], []
     for record in records(wanted):
-        texts.append(_text(record, text))
+        texts.append(text_in(record, text))
         if label is not None:
             labels.append(_label(record, label))
     if not texts:
@@ -106,7 +106,12 @@ def read_table(
     return TextTable(texts, labels if label is not None else None, str(path))
 
 
-def _column(path: Path, columns: list[str], name: str | None, usual: tuple[str, ...], role: str) -> str:
+def column_named(path: Path, columns: list[str], name: str | None, usual: tuple[str, ...], role: str) -> str:
+    """The column of `name`, or without it the first there is of the `usual` names of its `role`.
+
+    Raises:
+        MissingColumnError: there is none.
+    """
     if name is not None:
         if name not in columns:
             raise MissingColumnError(
@@ -124,7 +129,13 @@ def _column(path: Path, columns: list[str], name: str | None, usual: tuple[str, 
     )
 
 
-def _text(record: Record, column: str) -> str:
+def text_in(record: Record, column: str) -> str:
+    """The text of a row.
+
+    Raises:
+        EmptyTextError: there is none. DataError: it is no text. UndecodableFileError: it holds half a character.
+        MissingColumnError: the row has no such column.
+    """
     value = _value(record, column)
     if _is_missing(value) or (isinstance(value, str) and not value.strip()):
         raise EmptyTextError(

@@ -1,6 +1,7 @@
 """The nn.Module surface."""
 
 from recurra.layers.accelerate import Acceleration, accelerate
+from recurra.layers.attention import Attention
 from recurra.layers.chunks import tbptt
 from recurra.layers.drop_in import GRU, LSTM, RNN
 from recurra.layers.recurrent import LayerState, Recurrent
@@ -19,6 +20,7 @@ __all__ = [
     "LSTM",
     "RNN",
     "Acceleration",
+    "Attention",
     "LayerState",
     "LockedDropout",
     "Recurrent",

@@ -4,9 +4,9 @@ from importlib import import_module
 from typing import Any
 
 # name -> the file that defines it
-_NAMES = {"LanguageModel": "language", "TextClassifier": "classify"}
+_NAMES = {"LanguageModel": "language", "Summarizer": "summarize", "TextClassifier": "classify"}
 
-__all__ = ["LanguageModel", "TextClassifier"]
+__all__ = ["LanguageModel", "Summarizer", "TextClassifier"]
 
 
 def __getattr__(name: str) -> Any:

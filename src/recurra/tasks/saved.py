@@ -74,7 +74,7 @@ def _state_of(model: "Trained", folder: RunFolder) -> str:
     settings = {f.name: f.default for f in dataclasses.fields(model) if f.name in told} | settings
     kept = {**settings, "seed": config.get("seed"), "data": data.get("fingerprint")}
     # Where it runs and how often it may go on decide nothing about the epochs that are done.
-    free = {"accelerator", "max_epochs", "patience"} if model.schedule == "constant" else {"accelerator", "patience"}
+    free = {"accelerator", "patience", *({"max_epochs"} if model.schedule == "constant" else ()), *model.FREE}
     differing = sorted(k for k in told.keys() | kept.keys() if k not in free and told.get(k) != kept.get(k))
     if differing:
         raise RunFolderError(

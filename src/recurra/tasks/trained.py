@@ -51,6 +51,7 @@ class Trained(BaseEstimator):  # type: ignore[misc]
     """
 
     task: ClassVar[str]
+    FREE: ClassVar[tuple[str, ...]] = ()  # settings that decide nothing about epochs that are done
     optimizer = "adamw"  # where a task has no setting of that name
     network_: Any
     tokenizer_: Any

@@ -1,0 +1,126 @@
+"""A summariser's part of ``recurra evaluate``, ``predict`` and ``diagnose``."""
+
+import json as json_format
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from recurra.data import PairSplits
+
+SHOWN = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "bleu": "BLEU", "chrf": "chrF"}
+DIAGNOSED = 32  # pairs
+
+
+def evaluate_summaries(
+    run: Path,
+    data: str | None,
+    source: str | None,
+    target: str | None,
+    data_dir: Path | None,
+    beam: int | None,
+    weights: str | None,
+    json: bool,
+) -> None:
+    """``recurra evaluate`` of a summariser's run: of a corpus or a folder the test pairs are taken; of a table, all."""
+    from recurra.cli.inputs import data_of
+    from recurra.engine import options
+    from recurra.tasks.summarize import Summarizer
+
+    model = Summarizer.load(run)
+    if beam is not None:
+        model.set_params(beam=beam)
+    splits = read_pair_splits(data or data_of(model, run), source=source, target=target, test=None, data_dir=data_dir)
+    table = splits.test or splits.train
+    with options(weights=weights or "float"):
+        figures = model.evaluate(table.sources, table.targets or [])
+    if json:
+        print(json_format.dumps({"run": str(run), "data": table.origin, **figures}, indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    from recurra.tasks.summary_report import shown_interval
+
+    shown = Table("", *SHOWN.values(), box=None)
+    baselines = figures["baselines"]
+    for name, found in {"this run": figures, "first sentence": baselines["lead"], "copy": baselines["copy"]}.items():
+        shown.add_row(name, *(shown_interval(found[key]) for key in SHOWN))
+    print(f"{table.origin}: {figures['count']:,} pairs; {figures['copy_rate']:.0%} of the words written are copied\n")
+    Console(highlight=False).print(shown)
+
+
+def predict_summaries(
+    run: Path,
+    texts: str,
+    text: str | None,
+    whole: bool,
+    beam: int | None,
+    attention: Path | None,
+    weights: str | None,
+    json: bool,
+) -> None:
+    """``recurra predict`` of a summariser's run: of a text, a table, lines, or a folder of files."""
+    from recurra.cli.inputs import read_documents
+    from recurra.engine import options
+    from recurra.errors import OptionError
+    from recurra.tasks.summarize import Summarizer
+
+    documents = read_documents(texts, text, whole=whole)
+    model = Summarizer.load(run)
+    if beam is not None:
+        model.set_params(beam=beam)
+    with options(weights=weights or "float"):
+        found = model.candidates([document for _, document in documents])
+    if attention is not None:
+        from recurra.tasks.summary_pictures import attention_picture
+
+        if len(documents) != 1:
+            raise OptionError("a picture of attention is of one text", received=f"{len(documents)} texts")
+        attention_picture(model.attended(documents[0][1]), attention)
+        print(f"wrote {attention}", file=sys.stderr)
+    if json:
+        rows = [
+            {
+                **({"file": name} if name else {}),
+                "summary": candidates[0][0],
+                "candidates": [{"text": said, "score": round(score, 6)} for said, score in candidates],
+            }
+            for (name, _), candidates in zip(documents, found, strict=True)
+        ]
+        print(json_format.dumps(rows, indent=1, ensure_ascii=False))
+        return
+    for (name, _), candidates in zip(documents, found, strict=True):
+        print(f"{name}: {candidates[0][0]}" if name else candidates[0][0])
+
+
+def diagnose_summaries(
+    run: Path, data: str | None, source: str | None, target: str | None, data_dir: Path | None, seed: int
+) -> Any:
+    """The diagnosis of a summariser, encoder and decoder, on some of its pairs."""
+    from recurra.cli.inputs import data_of
+    from recurra.diagnose import diagnose
+    from recurra.tasks.summarize import Summarizer
+
+    model = Summarizer.load(run)
+    splits = read_pair_splits(data or data_of(model, run), source=source, target=target, test=None, data_dir=data_dir)
+    table = splits.test or splits.train
+    read, words = model.batch(table.sources[:DIAGNOSED], (table.targets or [])[:DIAGNOSED])
+    return diagnose(model.network_, read, words, seed=seed)
+
+
+def read_pair_splits(
+    data: str, *, source: str | None, target: str | None, test: Path | None, data_dir: Path | None
+) -> "PairSplits":
+    """The pairs of a table, a folder or a corpus, with another table as its test part where one is given."""
+    from dataclasses import replace
+
+    from recurra.data import load_pairs, read_pairs
+
+    splits = load_pairs(data, source=source, target=target, data_dir=data_dir)
+    return splits if test is None else replace(splits, test=read_pairs(test, source=source, target=target))
+
+
+def line_of(figures: dict[str, Any]) -> str:
+    """The scores in a line."""
+    return ", ".join(f"{label} {figures[name]['value']:.1f}" for name, label in SHOWN.items())

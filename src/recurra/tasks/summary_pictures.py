@@ -1,0 +1,80 @@
+"""Pictures of what a summariser wrote: lengths, and where words come from."""
+
+import io
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from recurra.data.written_words import JOINER
+from recurra.errors import OptionError
+from recurra.train.files import write_atomically
+from recurra.train.pictures import STYLE, TRAIN, VALID, svg
+
+if TYPE_CHECKING:
+    from recurra.tasks.summarize import Attended
+
+MOST_WORDS = 80  # of a source in a picture; a word takes 0.22 inches
+FORMATS = (".png", ".svg", ".pdf")
+
+
+def lengths(written: Sequence[str], references: Sequence[str]) -> str:
+    """How many words what was written and its references have, as an `<svg>` element."""
+    counts = [[len(text.split()) for text in side] for side in (written, references)]
+    edges = np.arange(0, max(max(side) for side in counts) + 2) - 0.5
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(6.4, 3.0), layout="constrained")
+        axes = figure.subplots()
+        for side, label, colour in zip(counts, ("written", "reference"), (VALID, TRAIN), strict=True):
+            axes.hist(side, bins=edges.tolist(), histtype="step", color=colour, label=label, linewidth=1.5)
+        axes.set(xlabel="words", ylabel="texts")
+        axes.legend()
+        return svg(figure, "lengths")
+
+
+def attention_picture(attended: "Attended", path: Path) -> None:
+    """Draw source words × written words; written words that were copied have a frame where they come from.
+
+    Args:
+        attended: of :meth:`recurra.tasks.Summarizer.attended`. path: a ``.png``, ``.svg`` or ``.pdf``.
+
+    Raises:
+        OptionError: the name ends otherwise.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise OptionError(
+            "a picture's name says its format", received=str(path), instead=f"a name with {', '.join(FORMATS)}"
+        )
+    S, T = min(len(attended.source), MOST_WORDS), len(attended.written)
+    weights = attended.weights[:, :S]
+    figure = Figure(figsize=(1.6 + 0.22 * S, 1.8 + 0.26 * T), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axes.set_xticks(range(S), [_shown(word) for word in attended.source[:S]], rotation=90, fontsize=8)
+    axes.set_yticks(range(T), [_shown(word) for word in attended.written], fontsize=8)
+    copied = 0
+    for row, part in enumerate(attended.copied):
+        if part > 0.5:
+            column = int(weights[row].argmax())
+            axes.add_patch(
+                mpl.patches.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="tab:orange", linewidth=2)
+            )
+            axes.get_yticklabels()[row].set_color("tab:orange")
+            copied += 1
+    axes.set(xlabel="source", ylabel="written")
+    axes.set_title(f"attention; orange: copied ({copied} of {T} words)", fontsize=9)
+    out = io.BytesIO()
+    options: dict[str, Any] = {"metadata": {"Date": None}} if path.suffix.lower() == ".svg" else {}
+    figure.savefig(out, format=path.suffix.lower()[1:], dpi=150, **options)
+    write_atomically(path, out.getvalue())
+
+
+def _shown(word: str) -> str:
+    word = word.replace(JOINER, "").replace("$", r"\$")
+    # The fonts that matplotlib brings have Latin, Greek and Cyrillic letters; others would be boxes and warnings.
+    plain = "".join(c if ord(c) < 0x0600 and unicodedata.category(c)[0] != "C" else "□" for c in word)
+    return plain if len(plain) <= 18 else plain[:17] + "…"

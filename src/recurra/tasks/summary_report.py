@@ -1,0 +1,101 @@
+"""The report of a summariser: what :mod:`recurra.train.report` shows of it."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from recurra.engine import explain
+from recurra.tasks.summary_figures import ROUGE, rouge_of_each
+from recurra.tasks.summary_pictures import lengths
+from recurra.train.pictures import curves
+from recurra.train.report import Section, flat, page, preformatted, table
+
+if TYPE_CHECKING:
+    from recurra.tasks.summarize import Summarizer
+
+EXAMPLES, WORST = 20, 10
+EXCERPT = 400  # characters of a source
+NAMES = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "bleu": "BLEU", "chrf": "chrF"}
+
+
+def summary_report(
+    model: "Summarizer",
+    split: str,
+    pairs: Sequence[tuple[str, str]],
+    written: Sequence[str],
+    figures: dict[str, Any],
+) -> str:
+    """The page of a fitted summariser.
+
+    Args:
+        split: what the pairs are: ``"test"``, ``"held out"`` or ``"training"``.
+        pairs: N sources and references. written: N texts. figures: of :meth:`Summarizer.evaluate` on these.
+    """
+    references = [reference for _, reference in pairs]
+    each = rouge_of_each(written, references)
+    order = np.argsort(each["rougeL"], kind="stable")
+    even = np.unique(np.linspace(0, len(pairs) - 1, min(EXAMPLES, len(pairs))).round().astype(int))
+    given, seconds = model.about_["data"]["pairs"], model.about_.get("seconds", 0.0)
+    plan = explain(model.network_.encoder, T=int(model.max_source_tokens), B=int(model.batch_size))
+    rows = {"this run": figures, "first sentence": figures["baselines"]["lead"], "copy": figures["baselines"]["copy"]}
+    return page(
+        "Summaries",
+        f"learnt from {given:,} pairs; figures on {len(pairs):,} {split} pairs",
+        {
+            **{f"{split} {NAMES[name]}": f"{figures[name]['value']:.1f}" for name in ("rouge1", "rougeL", "bleu")},
+            "copied words": f"{figures['copy_rate']:.0%}",
+            "kept epoch": f"{model.best_epoch_} of {len(model.history_)}",
+            "time": f"{seconds / 60:.1f} min",
+        },
+        [
+            Section(
+                "Training", curves(model.history_, model.best_epoch_), "Loss: −log P of a word, the mean over targets."
+            ),
+            Section(
+                f"Scores, {split} pairs",
+                table(
+                    ["", *NAMES.values()],
+                    [(label, *(shown_interval(found[name]) for name in NAMES)) for label, found in rows.items()],
+                ),
+                "Out of 100, with intervals of 95 % by the bootstrap; beside the first sentence of a source, and all "
+                "of it.",
+            ),
+            Section(
+                "Examples",
+                _examples(pairs, written, each["rougeL"], even),
+                "Evenly spaced over the pairs, not chosen.",
+            ),
+            Section("The worst", _examples(pairs, written, each["rougeL"], order[:WORST]), "By ROUGE-L."),
+            Section(
+                "Lengths",
+                lengths(written, references),
+                f"{figures['words']['written']} words are written on average, references have "
+                f"{figures['words']['references']}.",
+            ),
+            Section("The plan that ran", preformatted(str(plan)), "How the engine ran the encoder's layers, and why."),
+            Section("Settings and machine", table(["name", "value"], flat({**model.settings(), **model.about_}))),
+        ],
+    )
+
+
+def shown_interval(figure: dict[str, float]) -> str:
+    """A figure with its interval.
+
+    Example:
+        >>> shown_interval({"value": 31.25, "low": 30.0, "high": 32.4})
+        '31.2 (30.0–32.4)'
+    """
+    return f"{figure['value']:.1f} ({figure['low']:.1f}–{figure['high']:.1f})"
+
+
+def _examples(
+    pairs: Sequence[tuple[str, str]], written: Sequence[str], scores: Any, rows: Sequence[int] | np.ndarray[Any, Any]
+) -> str:
+    found = [(_excerpt(pairs[i][0]), pairs[i][1], written[i], f"{scores[i]:.0f}") for i in rows]
+    return table(["source", "reference", "written", ROUGE[-1].replace("rouge", "ROUGE-")], found)
+
+
+def _excerpt(text: str) -> str:
+    words = " ".join(text.split())
+    return words if len(words) <= EXCERPT else words[: EXCERPT - 1] + "…"

@@ -1,0 +1,138 @@
+"""train summarize, evaluate and predict on a small table, from the first command to the last, and with bad input."""
+
+import csv
+import json
+import re
+
+import pytest
+from some_pairs import pairs
+
+SMALL = (
+    "--cell gru --hidden-size 12 --embedding-size 12 --max-target-tokens 8 --batch-size 16 --validation-fraction 0.2 "
+    "--epochs 2 --learning-rate 0.01 --beam 2"
+).split()
+
+
+def write_pairs(path, count, seed=0):
+    with path.open("w", newline="") as file:
+        out = csv.writer(file)
+        out.writerow(["id", "mail", "title"])
+        out.writerows([i, *pair] for i, pair in enumerate(zip(*pairs(count, seed), strict=True)))
+
+
+COLUMNS = ["--source", "mail", "--target", "title"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with tables, and with what train summarize printed once :func:`place` has run it there."""
+    folder = tmp_path_factory.mktemp("work")
+    write_pairs(folder / "mail.csv", 120)
+    write_pairs(folder / "test.csv", 20, seed=1)
+    return folder
+
+
+@pytest.fixture
+def place(made, run):
+    """The folder, with a run of train summarize in runs/mail."""
+    if not (made / "runs").exists():
+        arguments = ["train", "summarize", "mail.csv", *COLUMNS, "--test", "test.csv", *SMALL, "--out", "runs/mail"]
+        done = run(*arguments, cwd=made)
+        (made / "train.out").write_text(done.out)
+        (made / "train.err").write_text(done.err)
+        assert done.code == 0, done.err
+    return made
+
+
+def test_training_says_where_things_are_and_how_well_it_went(run, place):
+    out, err = (place / "train.out").read_text(), (place / "train.err").read_text()
+    assert "data     mail.csv: 120 pairs, 20 for testing\nrun      runs/mail\n" in out
+    assert re.search(r"best     epoch \d of 2: valid loss \d\.\d{4}\n", out)
+    assert re.search(
+        r"test     ROUGE-1 [\d.]+, ROUGE-2 [\d.]+, ROUGE-L [\d.]+, BLEU [\d.]+, chrF [\d.]+ on 20 pairs\n", out
+    )
+    assert "\nlead     ROUGE-1" in out
+    assert "report   runs/mail/report.html\n" in out
+    metrics = json.loads((place / "runs/mail/metrics.json").read_text())
+    assert metrics["test"]["count"] == 20
+    assert len(err.strip().splitlines()) == 2
+
+
+def test_evaluating_gives_the_same_figures(run, place):
+    done = run("evaluate", "runs/mail", "test.csv", *COLUMNS, "--json", cwd=place)
+    assert done.code == 0, done.err
+    figures = json.loads(done.out)
+    metrics = json.loads((place / "runs/mail/metrics.json").read_text())
+    assert {k: figures[k] for k in metrics["test"]} == metrics["test"]
+    shown = run("evaluate", "runs/mail", "test.csv", *COLUMNS, "--beam", "1", cwd=place).out
+    assert all(
+        word in shown for word in ("20 pairs", "copied", "ROUGE-1", "chrF", "this run", "first sentence", "copy")
+    )
+
+
+def test_predicting_a_text_a_file_a_table_a_folder_and_stdin(run, place):
+    text = "report of the owner Zobimu."
+    done = run("predict", "runs/mail", text, "--json", "--beam", "3", cwd=place)
+    (found,) = json.loads(done.out)
+    assert found["summary"] == found["candidates"][0]["text"]
+    assert run("predict", "runs/mail", text, "--beam", "3", cwd=place).out.strip() == found["summary"]
+    (place / "lines.txt").write_text(f"{text}\n{text}\n")
+    lines = run("predict", "runs/mail", "lines.txt", cwd=place).out.splitlines()
+    assert len(lines) == 2
+    assert lines[0] == lines[1]
+    assert run("predict", "runs/mail", "-", cwd=place, given=(text + "\n").encode()).out.splitlines() == lines[:1]
+    assert len(run("predict", "runs/mail", "lines.txt", "--whole", cwd=place).out.splitlines()) == 1
+    assert len(run("predict", "runs/mail", "-", "--whole", cwd=place, given=b"a\n\nb\n").out.splitlines()) == 1
+    table = run("predict", "runs/mail", "test.csv", "--text", "mail", "--json", cwd=place)
+    assert len(json.loads(table.out)) == 20
+    (place / "letters").mkdir(exist_ok=True)
+    (place / "letters/a.txt").write_text(f"{text}\n\nIndeed.")
+    (place / "letters/b.txt").write_text(text)
+    folder = run("predict", "runs/mail", "letters", cwd=place).out
+    assert re.fullmatch(r"a\.txt: .+\nb\.txt: .+\n", folder)
+    assert [row["file"] for row in json.loads(run("predict", "runs/mail", "letters", "--json", cwd=place).out)] == [
+        "a.txt",
+        "b.txt",
+    ]
+
+
+def test_a_picture_of_attention(run, place):
+    done = run("predict", "runs/mail", "the owner Zobimu.", "--attention", "a.png", cwd=place)
+    assert (done.code, done.err) == (0, "wrote a.png\n")
+    assert (place / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert run("predict", "runs/mail", "test.csv", "--text", "mail", "--attention", "a.png", cwd=place).code == 2
+
+
+def test_json_and_resuming_a_finished_run(run, place):
+    again = ["train", "summarize", "mail.csv", *COLUMNS, *SMALL, "--out", "runs/mail"]
+    done = run(*again, "--resume", "--json", cwd=place)
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["epochs"] == 2
+    refused = run(*again, cwd=place)
+    assert refused.code == 2
+    assert "already holds a finished run" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "summarize", "mail.csv"], "--source id"),
+        (["train", "summarize", "mail.csv", "--source", "mial", "--target", "title"], "'mail'"),
+        (["train", "summarize", "tatoba"], "'tatoeba'"),
+        (["train", "summarize", "mail.csv", "--preset", "djago"], "'django'"),
+        (["train", "summarize", "mail.csv", *COLUMNS, "--cell", "lstn"], "'lstm'"),
+        (["train", "summarize", "aeslc"], "neither --data-dir nor $RECURRA_DATA"),
+        (["predict", "runs/mail", " "], "there is no text"),
+        (["predict", "runs/mail", "-"], "standard input is empty"),
+        (["predict", "runs/mail", "-", "--whole"], "standard input holds no text"),
+        (["predict", "runs/mail", "empty"], "holds no files"),
+        (["predict", "runs/none", "a text"], "no such run folder"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_what_cannot_be_done_is_said(run, place, arguments, said):
+    (place / "empty").mkdir(exist_ok=True)
+    done = run(*arguments, cwd=place)
+    assert done.code == 2
+    assert said in done.err
+    assert "Traceback" not in done.err

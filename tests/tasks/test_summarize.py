@@ -1,0 +1,293 @@
+"""Summarizer: it learns to copy, writes the same from the same seed, and its runs save, load and resume."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from some_pairs import SMALL_SUMMARIZER as SMALL
+from some_pairs import pairs
+
+from recurra.cells import GRUCell
+from recurra.errors import (
+    DataError,
+    EmptyDataError,
+    EmptyTextError,
+    NotFittedError,
+    OptionError,
+    RunFolderError,
+    UnknownNameError,
+)
+from recurra.tasks import Summarizer, TextClassifier, summarize
+from recurra.train.randomness import random_states
+from recurra.train.run_folder import write_json
+from recurra.train.untrusted import read_json
+
+SOURCES, TARGETS = pairs(160)
+
+
+def weights(model):
+    return model.network_.state_dict()
+
+
+def assert_same_weights(a, b):
+    assert weights(a).keys() == weights(b).keys()
+    for name, value in weights(a).items():
+        assert torch.equal(value, weights(b)[name]), name
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run, for tests that copy or only read it."""
+    folder = tmp_path_factory.mktemp("runs") / "names"
+    Summarizer(**SMALL).fit(SOURCES, TARGETS, run_dir=folder, notes={"data": "names.csv"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def learnt():
+    """A model that has learnt what there is to learn."""
+    return Summarizer(**SMALL | {"max_epochs": 10}).fit(*pairs(400))
+
+
+# --- learning ---------------------------------------------------------------------------------------------------------
+
+
+def test_words_that_no_vocabulary_has_are_copied(learnt):
+    sources, targets = pairs(60, seed=1)
+    assert not {t.split()[1].rstrip("!") for t in targets} & {*learnt.tokenizer_.words}
+    written = learnt.predict(sources)
+    assert sum(a == b for a, b in zip(written, targets, strict=True)) > 45
+    figures = learnt.evaluate(sources, targets)
+    assert figures["rouge1"]["value"] > 80 > figures["baselines"]["lead"]["rouge1"]["value"]
+    assert figures["rouge1"]["low"] <= figures["rouge1"]["value"] <= figures["rouge1"]["high"]
+    assert 0.2 < figures["copy_rate"] < 0.6
+    assert figures["count"] == 60
+    assert json.loads(json.dumps(figures)) == figures
+
+
+def test_attention_says_what_was_copied_and_from_where(learnt, tmp_path):
+    from recurra.tasks.summary_pictures import attention_picture
+
+    found = learnt.attended("report of the owner Zobimu and it was.")
+    assert found.weights.shape == (len(found.written), len(found.source))
+    np.testing.assert_allclose(found.weights.sum(1), 1, rtol=1e-5)
+    assert ((found.copied >= 0) & (found.copied <= 1 + 1e-6)).all()
+    row = found.written.index("Zobimu")
+    assert found.copied[row] > 0.9
+    assert found.source[found.weights[row].argmax()] == "Zobimu"
+    told = learnt.attended("report of the owner Zobimu.", "Ask Zobimu")
+    assert told.written == ["Ask", "Zobimu"]
+    for name in ("a.png", "a.svg"):
+        attention_picture(found, tmp_path / name)
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert "copied" in (tmp_path / "a.svg").read_text() or (tmp_path / "a.svg").stat().st_size > 1000
+    with pytest.raises(OptionError, match=r"a picture's name says its format(.|\n)*a\.gif"):
+        attention_picture(found, tmp_path / "a.gif")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "owner",
+        "completely unseen vocabulary everywhere",
+        "the report of " * 500 + "owner Zobimu",  # longer than anything in training
+        "ответ владельца не найден",
+        "持ち主に聞いてください",
+        "!!! ??? ...",
+        "￭",
+        "😀 😀",
+        "a\x00b \u200b c",
+        "x" * 5000,
+    ],
+    ids=lambda s: ascii(s)[:20],
+)
+def test_any_source_has_a_summary(learnt, source):
+    (written,) = learnt.predict([source])
+    assert written.strip()
+    assert len(written.split()) <= SMALL["max_target_tokens"]
+    assert not {"[UNK]", "[PAD]", "[BEGIN]", "[END]"} & {*written.split()}
+    found = learnt.attended(source)
+    assert len(found.written) == len(found.copied)
+
+
+def test_sources_that_cannot_be_summarised(learnt):
+    with pytest.raises(EmptyTextError, match=r"sources\[1\] has no text"):
+        learnt.predict(["owner", " \n"])
+    with pytest.raises(DataError, match=r"sources must be a sequence of texts(.|\n)*\[text\]"):
+        learnt.predict("owner")
+    with pytest.raises(EmptyDataError, match="sources is empty"):
+        learnt.predict([])
+    with pytest.raises(OptionError, match="beam must be an integer of at least 1"):
+        learnt.predict(["owner"], beam=0)
+    with pytest.raises(OptionError, match="temperature must be a number above 0"):
+        learnt.predict(["owner"], temperature=0)
+    with pytest.raises(DataError, match="targets must be as many as the sources\n.*1 targets, 2 sources"):
+        learnt.evaluate(["a", "b"], ["a"])
+
+
+def test_searches(learnt):
+    sources, _ = pairs(10, seed=3)
+    assert learnt.predict(sources) == learnt.predict(sources)
+    assert learnt.predict(sources[::-1]) == learnt.predict(sources)[::-1]
+    drawn = learnt.predict(sources, temperature=3.0, seed=1)
+    assert drawn == learnt.predict(sources, temperature=3.0, seed=1)
+    assert drawn != learnt.predict(sources, temperature=3.0, seed=2)
+    assert learnt.predict(sources, temperature=1e-4) == learnt.predict(sources, beam=1)
+    for found, best in zip(learnt.candidates(sources, beam=3), learnt.predict(sources, beam=3), strict=True):
+        assert [score for _, score in found] == sorted((score for _, score in found), reverse=True)
+        assert found[0][0] == best
+        assert len(found) <= 3
+
+
+def test_the_same_seed_gives_the_same_weights(finished):
+    states = random_states()
+    again = Summarizer(**SMALL).fit(SOURCES, TARGETS)
+    assert torch.equal(states["torch"], random_states()["torch"])
+    assert_same_weights(Summarizer.load(finished), again)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"cell": "lstm", "attention": "additive", "hidden_size": [8, 6], "num_layers": None},
+        {"cell": lambda D, H: GRUCell(D, H, reset="before"), "copying": False},
+        {"cell": "lstmp", "lowercase": True, "label_smoothing": 0.1, "dropout": 0.1, "word_dropout": 0.1},
+        {"cell": "slstm", "validation_fraction": 0, "embedding_dropout": 0.1},
+        {"unit": "subword", "vocab_size": 150, "cell": "lstm"},
+    ],
+    ids=lambda o: str(o["cell"])[:5],
+)
+def test_cells_and_settings(options):
+    model = Summarizer(**SMALL | {"max_epochs": 1} | options).fit(SOURCES[:64], TARGETS[:64])
+    assert np.isfinite(model.history_[-1]["loss"])
+    assert len(model.predict(SOURCES[:3])) == 3
+    if not model.copying:
+        assert model.evaluate(SOURCES[:4], TARGETS[:4])["copy_rate"] == 0
+    if model.lowercase:
+        assert model.tokenizer_.words == [w.lower() if w[0] != "[" else w for w in model.tokenizer_.words]
+
+
+def test_settings_that_cannot_be():
+    refused = [
+        ({"attention": "additiv"}, UnknownNameError, "no attention of that name(.|\n)*'additive'"),
+        ({"cell": "lstn"}, UnknownNameError, "'lstm'"),
+        ({"vocab_size": 4}, OptionError, "vocab_size must be an integer of at least 5"),
+        ({"unit": "subwords"}, UnknownNameError, "no unit of that name(.|\n)*'subword'"),
+        ({"beam": 0}, OptionError, "beam must be an integer of at least 1"),
+        ({"label_smoothing": 1.0}, OptionError, "label_smoothing must be a number at least 0 and below 1"),
+        ({"length_penalty": -1}, OptionError, "length_penalty must be a number at least 0"),
+        ({"max_length": 0}, OptionError, "max_length must be an integer of at least 1"),
+        ({"random_state": -1}, OptionError, "random_state must be at least 0"),
+    ]
+    for options, error, said in refused:
+        with pytest.raises(error, match=said):
+            Summarizer(**SMALL | options).fit(SOURCES, TARGETS)
+    with pytest.raises(DataError, match="targets must be as many"):
+        Summarizer(**SMALL).fit(SOURCES, TARGETS[1:])
+    with pytest.raises(EmptyTextError, match=r"validation targets\[0\] has no text"):
+        Summarizer(**SMALL).fit(SOURCES, TARGETS, validation=(["a"], [" "]))
+    with pytest.raises(EmptyDataError, match="no word comes 99 times"):
+        Summarizer(**SMALL | {"min_count": 99, "validation_fraction": 0}).fit(["a b"], ["a"])
+    with pytest.raises(OptionError, match="resume=True needs the run folder"):
+        Summarizer(**SMALL).fit(SOURCES, TARGETS, resume=True)
+    with pytest.raises(NotFittedError, match="not fitted"):
+        Summarizer().predict(["a"])
+    assert clone(Summarizer(**SMALL)).get_params() == Summarizer(**SMALL).get_params()
+
+
+# --- run folders ------------------------------------------------------------------------------------------------------
+
+
+def test_the_run_folder_holds_what_it_should(finished):
+    names = {p.relative_to(finished).as_posix() for p in finished.rglob("*") if p.is_file()}
+    assert names == {
+        *("config.json", "model.safetensors", "tokenizer.json", "metrics.json", "report.html"),
+        *("checkpoints/best.safetensors", "checkpoints/last.safetensors"),
+    }
+    config, metrics = read_json(finished / "config.json"), read_json(finished / "metrics.json")
+    assert (config["task"], config["state"], config["seed"]) == ("summarize", "finished", 0)
+    assert config["notes"] == {"data": "names.csv"}
+    assert metrics["held out"]["count"] == 16
+    assert metrics["held out"]["baselines"].keys() == {"lead", "copy"}
+    report = (finished / "report.html").read_text()
+    for heading in ("Training", "Scores, held out pairs", "Examples", "The worst", "Lengths", "The plan that ran"):
+        assert f"<h2>{heading}</h2>" in report
+    assert "first sentence" in report
+
+
+def test_a_saved_summariser_is_loaded(finished, tmp_path):
+    model = Summarizer.load(finished)
+    model.save(tmp_path / "run")
+    again = Summarizer.load(tmp_path / "run")
+    assert again.predict(SOURCES[:9]) == model.predict(SOURCES[:9])
+    assert again.get_params() == model.get_params()
+    assert again.tokenizer_.words == model.tokenizer_.words
+    assert_same_weights(again, model)
+    with pytest.raises(RunFolderError, match="already holds a finished run"):
+        model.save(tmp_path / "run")
+    with pytest.raises(RunFolderError, match="of another task than 'classify'\n.*summarize"):
+        TextClassifier.load(tmp_path / "run")
+
+
+def test_a_test_split_joins_the_others(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    model = Summarizer.load(run)
+    sources, targets = pairs(12, seed=5)
+    figures = model.record(run, "test", sources, targets)
+    assert read_json(run / "metrics.json")["test"] == figures == model.evaluate(sources, targets)
+    assert "Scores, test pairs" in (run / "report.html").read_text()
+
+
+def test_a_run_stopped_and_resumed_equals_the_unbroken_one(finished, tmp_path, monkeypatch):
+    count, objective = 0, summarize.likelihood
+
+    def with_interruption(network, batch, **options):
+        nonlocal count
+        count += network.training
+        if count > 12:
+            raise KeyboardInterrupt
+        return objective(network, batch, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(summarize, "likelihood", with_interruption)
+        with pytest.raises(KeyboardInterrupt, match="in epoch 2: the end of epoch 1 is saved"):
+            Summarizer(**SMALL).fit(SOURCES, TARGETS, run_dir=tmp_path / "run")
+    with pytest.raises(RunFolderError, match="has no weights"):
+        Summarizer.load(tmp_path / "run")
+    with pytest.raises(RunFolderError, match="begun with other settings or data"):
+        Summarizer(**SMALL | {"hidden_size": 25}).fit(SOURCES, TARGETS, run_dir=tmp_path / "run", resume=True)
+    resumed = Summarizer(**SMALL | {"beam": 3}).fit(SOURCES, TARGETS, run_dir=tmp_path / "run", resume=True)
+    assert_same_weights(resumed, Summarizer.load(finished))
+    again = Summarizer(**SMALL | {"beam": 3}).fit(SOURCES, TARGETS, run_dir=tmp_path / "run", resume=True)
+    assert_same_weights(again, resumed)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "said"),
+    [
+        ("tokenizer.json", {"format": "recurra words 9"}, "no vocabulary of words"),
+        ("tokenizer.json", {"words": ["[PAD]"]}, "no vocabulary of words"),
+        ("config.json", {"settings": {"hidden_size": 10**9}}, "damaged"),
+        ("config.json", {"settings": {"attention": "additiv"}}, "a setting"),
+        ("config.json", {"settings": {"surprise": 1}}, "settings that this version"),
+    ],
+)
+def test_a_damaged_run_is_refused(finished, tmp_path, file, change, said):
+    run = shutil.copytree(finished, tmp_path / "run")
+    document = read_json(run / file)
+    for key, value in change.items():
+        document[key] = {**document[key], **value} if isinstance(value, dict) else value
+    write_json(run / file, document)
+    if file == "tokenizer.json":
+        config = read_json(run / "config.json")
+        import hashlib
+
+        content = (run / file).read_bytes()
+        config["files"][file] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        write_json(run / "config.json", config)
+    with pytest.raises(RunFolderError, match=re.escape(said)):
+        Summarizer.load(run)
