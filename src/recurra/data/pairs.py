@@ -179,7 +179,7 @@ def tatoeba_part(english: str) -> str:
 
     Example:
         >>> tatoeba_part("Go."), tatoeba_part("Hi.")
-        ('train', 'train')
+        ('test', 'train')
     """
     return {0: "test", 1: "valid"}.get(zlib.crc32(english.encode()) % 20, "train")
 

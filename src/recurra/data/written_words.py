@@ -211,7 +211,12 @@ def _learn_pieces(counts: Counter[str], vocab_size: int, min_count: int, lowerca
     learner = Tokenizer(BPE(continuing_subword_prefix=JOINER))
     learner.pre_tokenizer = WhitespaceSplit()
     trainer = BpeTrainer(
-        vocab_size=room, min_frequency=min_count, continuing_subword_prefix=JOINER, show_progress=False
+        vocab_size=room,
+        min_frequency=min_count,
+        continuing_subword_prefix=JOINER,
+        # Letters within words would be numbered in the order of a random hash, and ties go by the number.
+        special_tokens=[JOINER + letter for letter in sorted(letters)],
+        show_progress=False,
     )
     words = sorted(word for word in counts if _is_word(word) and len(word) <= LONGEST_WORD)
     learner.train_from_iterator((" ".join([word] * counts[word]) for word in words), trainer)

@@ -14,7 +14,7 @@ SUMMARY_PRESETS: dict[str, dict[str, Any]] = {
         "max_source_tokens": 80,
         "max_target_tokens": 24,
         "learning_rate": 4e-3,
-        "max_epochs": 6,
+        "max_epochs": 12,
         "patience": None,
     },
     # What follows the first paragraph -> the first paragraph.
