@@ -15,7 +15,6 @@ from sklearn.utils.validation import check_is_fitted
 from some_texts import SMALL, messages, reviews
 
 from recurra.cells import GRUCell, LSTMCell
-from recurra.engine.options import current_options
 from recurra.errors import (
     DataError,
     EmptyDataError,
@@ -484,25 +483,3 @@ def test_epochs_left_open_are_enough_steps_for_a_small_table():
     classifier.fit(TEXTS, LABELS)
     assert len(classifier.history_) == 32  # 32 batches of 4 a pass: 1,000 steps
     assert classifier.score(TEXTS, LABELS) > 0.9
-
-
-def test_gradients_are_the_same_whatever_is_kept_for_the_backward_pass(monkeypatch):
-    seen, flat = set(), []
-    run = torch.nn.Module.__call__
-
-    def noting(module, *args, **kwargs):
-        if module.training:
-            seen.add(current_options().save)
-        return run(module, *args, **kwargs)
-
-    texts = [" ".join(["fine" if k % 2 else "dull"] * 600) for k in range(16)]
-    for kept in ("all", "sqrt", 100_000):
-        settings = {**SMALL, "max_tokens": 600, "max_epochs": 2, "validation_fraction": 0, "backward_memory": kept}
-        model = TextClassifier(**settings)
-        with monkeypatch.context() as patch:
-            patch.setattr(torch.nn.Module, "__call__", noting)
-            model.fit(texts, ["good", "bad"] * 8)
-        flat.append(torch.cat([p.detach().flatten() for p in model.network_.parameters()]))
-    assert {"all", "sqrt", 100_000} <= seen
-    for other in flat[1:]:
-        torch.testing.assert_close(other, flat[0], rtol=1e-4, atol=1e-5)
