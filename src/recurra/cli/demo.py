@@ -35,28 +35,48 @@ SETTINGS: dict[str, Any] = {
 }
 
 
+SUMMARIES = ["stdlib"]  # whose documentation is summarised
+
+
 def demo(
     out: Annotated[Path | None, typer.Option(help="The run folder. Default: runs/demo.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same weights.")] = 0,
+    skip: Annotated[list[str] | None, typer.Option(help="A part to leave out: classify, summarize.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object; progress stays on stderr.")] = False,
 ) -> None:
-    """Learn to tell which package a piece of documentation is of, and compare: a few minutes, no network.
+    """Learn to tell which package a piece of documentation is of, and to sum it up: some minutes, no network.
 
-    The texts are the documentation of installed packages, read from their source; the model is a bidirectional LSTM.
+    The texts are the documentation of installed packages, read from their source; the models are a bidirectional LSTM,
+    and a network that reads, writes and copies.
 
     [bold]Examples[/bold]
 
     recurra demo
 
     recurra demo --out runs/first --seed 1
+
+    recurra demo --skip classify
     """
     from recurra.cli.inputs import free_run_folder
-    from recurra.data.docstrings import docstrings
-    from recurra.tasks.classify import TextClassifier
+    from recurra.errors import UnknownNameError
 
+    for name in skip or ():
+        if name not in PARTS:
+            raise UnknownNameError("part of the demo", name, PARTS)
     say: Callable[[str], None] = (lambda _: None) if json else lambda line: print(line, flush=True)
     began = time.perf_counter()
     place = out or free_run_folder("demo")
+    result = {name: part(place, seed, say) for name, part in PARTS.items() if name not in (skip or ())}
+    seconds = time.perf_counter() - began
+    say(f"\ntime     {seconds / 60:.1f} minutes")
+    if json:
+        print(json_format.dumps({**result, "seconds": round(seconds, 1)}, indent=1, ensure_ascii=False))
+
+
+def _classify(place: Path, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
+    from recurra.data.docstrings import docstrings
+    from recurra.tasks.classify import TextClassifier
+
     say(f"reading the documentation of {', '.join(PACKAGES)}")
     splits = docstrings(packages=PACKAGES)
     train, valid, test = splits.train, splits.valid, splits.test
@@ -87,13 +107,48 @@ def demo(
         text = " ".join(test.texts[row].split())
         answers.append({"text": text, "label": label, "confidence": round(float(p.max()), 4), "true": truth})
         say(f"  {label} ({p.max():.0%}; it is {truth}): {text[:90]}…")
-    seconds = time.perf_counter() - began
     say(f"\nreport   {place / 'report.html'}")
     say(f"next     {shlex.join(['recurra', 'predict', str(place), 'Return the eigenvalues of a symmetric matrix.'])}")
-    say(f"time     {seconds / 60:.1f} minutes")
-    if json:
-        result = {"run": str(place), "accuracy": compared, "answers": answers, "seconds": round(seconds, 1)}
-        print(json_format.dumps({**result, "test": figures}, indent=1, ensure_ascii=False))
+    return {"run": str(place), "accuracy": compared, "answers": answers, "test": figures}
+
+
+def _summarize(place: Path, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
+    from recurra.data import docstring_pairs
+    from recurra.tasks.summarize import Summarizer
+    from recurra.tasks.summary_presets import SUMMARY_PRESETS
+
+    place = place.with_name(f"{place.name}-summaries")
+    splits = docstring_pairs(packages=SUMMARIES)
+    train, valid, test = splits.train, splits.valid, splits.test
+    assert valid
+    assert test
+    say(f"\nlearning to sum up what {len(train):,} docstrings of Python's standard library say below their first line")
+    model = Summarizer(**SUMMARY_PRESETS["demo"], random_state=seed, progress=True)
+    notes = {"data": "docstrings", "packages": SUMMARIES, "corpus_fingerprint": splits.fingerprint}
+    held_out = (valid.sources, valid.targets or [])
+    model.fit(train.sources, train.targets or [], validation=held_out, run_dir=place, notes=notes)
+    figures = model.record(place, "test", test.sources, test.targets or [])
+    lead = figures["baselines"]["lead"]
+    say("\nROUGE-1 and ROUGE-L on test texts")
+    for name, found in {"first sentence": lead, "this run": figures}.items():
+        say(f"  {found['rouge1']['value']:5.1f}  {found['rougeL']['value']:5.1f}  {name}")
+    rows = sorted(range(len(test)), key=lambda i: abs(len(test.sources[i].split()) - 40))[:3]
+    written = model.predict([test.sources[i] for i in rows])
+    say("\nthree texts it has not seen")
+    answers = []
+    for row, said in zip(rows, written, strict=True):
+        source, truth = " ".join(test.sources[row].split()), (test.targets or [])[row]
+        answers.append({"text": source, "summary": said, "true": truth})
+        say(f"  {source[:90]}…\n    it says {said!r}; its author {truth!r}")
+    say(f"\nreport   {place / 'report.html'}")
+    return {"run": str(place), "answers": answers, "test": figures}
+
+
+# name -> what it does: in its run folder, with a seed, saying how it goes; what it found
+PARTS: dict[str, Callable[[Path, int, Callable[[str], None]], dict[str, Any]]] = {
+    "classify": _classify,
+    "summarize": _summarize,
+}
 
 
 def _most_frequent(train: "TextTable", test: "TextTable") -> float:
