@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 T, B, D, H = 500, 16, 50, 100
 LIMIT = 5.5
 STEPS = 15
+LATE = "not compiled"
 LAYERS = {"recurra": lambda: recurra.Recurrent("lstm", D, H), "torch.nn": lambda: nn.LSTM(D, H, batch_first=True)}
 
 
@@ -43,6 +44,8 @@ def one(name: str) -> dict[str, float]:
     """Seconds to the first step of the compiled model, and milliseconds a step, eager and compiled, in turns."""
     torch.manual_seed(0)
     torch._dynamo.config.allow_rnn = True  # type: ignore[attr-defined] # without it Dynamo refuses torch.nn.LSTM
+    if name == "torch.nn":  # with oneDNN's layer torch 2.13 does not compile it at all: a TypeError of its own
+        torch.backends.mkldnn.enabled = False
     model = Model(LAYERS[name]())
     x, run = torch.randn(B, T, D), torch.compile(model, fullgraph=True)
 
@@ -67,7 +70,7 @@ def measure(name: str, limit: float | None = None) -> dict[str, float] | str:
                 command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=limit, check=False
             )
         except subprocess.TimeoutExpired:
-            return f"not compiled within {limit:.0f} s"
+            return f"{LATE} within {limit:.0f} s"
     if done.returncode:
         return (done.stderr.strip().splitlines() or ["it died"])[-1]
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -88,9 +91,12 @@ def main(arguments: Sequence[str]) -> int:
     limit = LIMIT * ours["first_step_s"] + 60  # what starts and ends a process is not compiling
     other = measure("torch.nn", limit)
     print(f"torch.nn  {other}")
-    done = isinstance(other, dict)
-    part = ours["first_step_s"] / other["first_step_s"] if isinstance(other, dict) else 1 / LIMIT
-    print(f"first step: {'' if done else 'less than '}{part:.2f} of torch.nn's time (bar: 0.20)")
+    if isinstance(other, dict):
+        print(f"first step: {ours['first_step_s'] / other['first_step_s']:.2f} of torch.nn's time (bar: 0.20)")
+    elif other.startswith(LATE):
+        print(f"first step: less than {1 / LIMIT:.2f} of torch.nn's time (bar: 0.20)")
+    else:
+        print("first step: nothing to compare with")
     print(f"compiled against eager: {ours['eager_ms'] / ours['compiled_ms']:.2f} times as fast (bar: 1)")
     return 0
 
