@@ -54,8 +54,8 @@ struct Share {
 
     Share(const Run& run, int share) {
         first = run.share_start[share], rows = run.share_start[share + 1] - first;
-        tape = 0;
-        for (int b = 0; b < first; b++) tape += clipped(run, b);
+        tape = run.ragged ? 0 : int64_t(first) * run.F;
+        for (int b = 0; run.ragged && b < first; b++) tape += clipped(run, b);
         most = rows > run.chunk ? rows : run.chunk;  // a chunk ends before the frame that would overflow it
     }
 };
