@@ -161,13 +161,13 @@ def _back(
     x = tuple(v[frames, b].requires_grad_(v.is_floating_point()) for v in run.x)
     state = tuple(s[first, b] for s in run.states)
     reset = None if run.reset is None else run.reset[frames, b]
-    by = directions.new_zeros(K, len(t), directions.shape[1]).to(state[0].dtype).requires_grad_()
+    by = state[0].new_zeros(K, len(t), directions.shape[1]).requires_grad_()
     with torch.enable_grad(), options(executor="auto", save="all", check_nan=False):
         y, last = run.scan(cell, (*x, by), state, b, lengths=count, reset=reset)
         flat = torch.cat([s.flatten(1) for s in last], 1)
-        (back,) = torch.autograd.grad((flat * directions.to(flat.dtype)).sum(), by, retain_graph=True)
+        (back,) = torch.autograd.grad((flat * directions.to(flat)).sum(), by, retain_graph=True)
         end = y[count - 1, torch.arange(len(t))].flatten(1)
-        probe = torch.nn.functional.normalize(torch.randn(end.shape, generator=rng), dim=1).to(end.dtype)
+        probe = torch.nn.functional.normalize(torch.randn(end.shape, generator=rng), dim=1).to(end)
         real = [v for v in x if v.requires_grad]
         inward = torch.autograd.grad((end * probe).sum(), real, allow_unused=True)
     if reset is not None:  # nothing before it is felt
@@ -176,7 +176,7 @@ def _back(
         [g.flatten(2).float().norm(dim=2) for g in inward if g is not None] or [back.new_zeros(K, len(t))]
     )
     by_lag = count - 1 - torch.arange(K)[:, None]  # (K, N) the frame of each lag from 0; below 0 there is none
-    pick = lambda values: values.gather(0, by_lag.clamp_min(0)).masked_fill(by_lag < 0, math.nan)
+    pick = lambda values: values.cpu().gather(0, by_lag.clamp_min(0)).masked_fill(by_lag < 0, math.nan)
     return pick(back.float().norm(dim=2)), pick(moved.norm(dim=0))
 
 

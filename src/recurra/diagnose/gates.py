@@ -93,7 +93,7 @@ def gates_of(run: Run, *, seed: int = 0) -> Gates:
     growth: dict[str, float] = {}
     valid = torch.arange(run.T)[:, None] < run.lengths  # (T, B)
     for leaf, values in zip(cell.state_shapes, run.states, strict=True):
-        after = values[1:].double().flatten(2)
+        after = values[1:].double().flatten(2).cpu()
         moved = after[valid].std(0, correction=0) if int(valid.sum()) > 1 else after[valid].abs().mean(0)
         dead[leaf] = float((moved <= _STILL * moved.median()).double().mean())
         square = torch.where(valid, after.square().mean(2), 0.0).sum(1) / valid.sum(1).clamp_min(1)

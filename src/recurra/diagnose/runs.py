@@ -77,10 +77,11 @@ def run_of(request: Request, name: str) -> Run:
     """A request as a run forward in time."""
     cell = request.cell.bound({k: w.detach() for k, w in request.leaves.items()})
     x, T = tuple(v.detach() for v in request.x), request.T
-    lengths = torch.full((request.B,), T) if request.lengths is None else request.lengths.clone()
+    lengths = torch.full((request.B,), T) if request.lengths is None else request.lengths.cpu()
     reset = request.reset
     if request.reverse:
         frames = (lengths - 1 - torch.arange(T)[:, None]) % T  # (T, B) padding reads what is never used
+        frames = frames.to(x[0].device)
         x = tuple(v.gather(0, frames.reshape(T, -1, *[1] * (v.dim() - 2)).expand_as(v)) for v in x)
         if reset is not None:  # it stood between t and t - 1
             reset = torch.cat([reset.new_zeros(1, request.B), reset.gather(0, frames)[:-1]])
@@ -177,7 +178,7 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 def first_rows(run: Run, most: int) -> Run:
     """The same run of fewer sequences, the longest first."""
     rows = run.lengths.argsort(descending=True, stable=True)[:most]
-    pick = lambda leaves, axis: tuple(v.index_select(axis, rows) for v in leaves)
-    reset = None if run.reset is None else run.reset[:, rows]
+    pick = lambda leaves, axis: tuple(v.index_select(axis, rows.to(v.device)) for v in leaves)
+    reset = None if run.reset is None else run.reset[:, rows.to(run.reset.device)]
     made = replace(run, x=pick(run.x, 1), state=pick(run.state, 0), constants=pick(run.constants, 0), reset=reset)
     return replace(made, lengths=run.lengths[rows])
