@@ -55,7 +55,8 @@ def _further(cell: Cell[Any]) -> dict[str, int]:
     return {letter: size for letter, size in cell.sizes.items() if letter not in ("D", "H")}
 
 
-def _probability(name: str, p: float) -> float:
+def probability(name: str, p: float) -> float:
+    """`p`, or OptionError where it is none of at least 0 and less than 1."""
     if isinstance(p, bool) or not isinstance(p, int | float) or not 0 <= p < 1:
         raise OptionError(f"{name} must be at least 0 and less than 1", received=repr(p))
     return float(p)
@@ -67,7 +68,7 @@ def _of_leaves(what: str, cell: Cell[Any], p: Any) -> dict[str, float]:
     for leaf in named:
         if leaf not in cell.state_shapes:
             raise UnknownNameError(f"leaf of the state of {type(cell).__name__}", leaf, cell.state_shapes)
-    return {leaf: _probability(f"{what} of {leaf}", named.get(leaf, 0.0)) for leaf in cell.state_shapes}
+    return {leaf: probability(f"{what} of {leaf}", named.get(leaf, 0.0)) for leaf in cell.state_shapes}
 
 
 class ZoneoutInput(NamedTuple):
@@ -164,7 +165,7 @@ class RecurrentDropout(Wrapper):
             if leaf not in cell.state_shapes:
                 raise UnknownNameError(f"leaf of the state of {type(cell).__name__}", leaf, cell.state_shapes)
         super().__init__(cell, R=sum(numel(cell.state_shapes[leaf]) for leaf in leaves))
-        self.p, self.leaves = _probability("p", p), tuple(leaves)
+        self.p, self.leaves = probability("p", p), tuple(leaves)
 
     def prepare(self, x: Any, constants: Any) -> tuple[Cell[Any], Any, Any]:
         """Draw what each sequence drops, once."""
@@ -220,7 +221,7 @@ class WeightDrop(Wrapper):
             if name not in names:
                 raise UnknownNameError(f"weight of {type(cell).__name__}", name, names)
         super().__init__(cell)
-        self.p, self.weights = _probability("p", p), tuple(weights)
+        self.p, self.weights = probability("p", p), tuple(weights)
 
     def prepare(self, x: Any, constants: Any) -> tuple[Cell[Any], Any, Any]:
         """Draw which weights are dropped, once a scan."""

@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING, Any
 
-from recurra.diagnose.diagnosis import Diagnosis, LayerDiagnosis, diagnose
+from recurra.diagnose.diagnosis import Diagnosis, diagnose
 from recurra.diagnose.flow import Flow, gradient_flow
 from recurra.diagnose.gates import Gates, gates
 from recurra.diagnose.jacobians import Jacobians, jacobians
-from recurra.diagnose.letter import Advice
+from recurra.diagnose.letter import Advice, LayerDiagnosis
 from recurra.diagnose.runs import Run, runs_of
 
 if TYPE_CHECKING:

@@ -5,22 +5,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from recurra.diagnose.flow import Flow, flow_of, verdicts
-from recurra.diagnose.gates import Gates, gates_of
-from recurra.diagnose.jacobians import Jacobians, jacobians_of
-from recurra.diagnose.letter import Advice, Findings, letter
+from recurra.diagnose.flow import flow_of, verdicts
+from recurra.diagnose.gates import gates_of
+from recurra.diagnose.jacobians import jacobians_of
+from recurra.diagnose.letter import Advice, LayerDiagnosis, letter
 from recurra.diagnose.runs import runs_of
 from recurra.errors import OptionError
 from recurra.train.files import write_atomically
-
-
-@dataclass(frozen=True)
-class LayerDiagnosis:
-    """What was measured of one layer and direction."""
-
-    flow: Flow
-    jacobians: Jacobians
-    gates: Gates
 
 
 @dataclass(frozen=True)
@@ -82,10 +73,13 @@ def diagnose(model: Any, *inputs: Any, anchors: int | None = 16, seed: int = 0, 
         >>> found.layers[0].flow.verdict, found.advice[0].symptom
         ('vanishing', 'gradients vanish')
     """
-    findings = [
-        Findings(
-            run.cell, flow_of(run, anchors=anchors, seed=seed), jacobians_of(run, seed=seed), gates_of(run, seed=seed)
+    layers = [
+        LayerDiagnosis(
+            bool(run.cell.memory),
+            flow_of(run, anchors=anchors, seed=seed),
+            jacobians_of(run, seed=seed),
+            gates_of(run, seed=seed),
         )
         for run in runs_of(model, *inputs, **keywords)
     ]
-    return Diagnosis([LayerDiagnosis(f.flow, f.jacobians, f.gates) for f in findings], letter(findings))
+    return Diagnosis(layers, letter(layers))

@@ -3,19 +3,17 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import mean, median
-from typing import Any
 
-from recurra.cells import Cell
 from recurra.diagnose.flow import Flow
 from recurra.diagnose.gates import Gates
 from recurra.diagnose.jacobians import Jacobians
 
 
 @dataclass(frozen=True)
-class Findings:
-    """What was measured of one layer and direction."""
+class LayerDiagnosis:
+    """What was measured of one layer and direction, and whether its cell has gates that set how long it remembers."""
 
-    cell: Cell[Any]
+    gated: bool
     flow: Flow
     jacobians: Jacobians
     gates: Gates
@@ -34,12 +32,8 @@ class Advice:
         return f"{self.layer}: {self.symptom} ({self.evidence}). {self.remedy}"
 
 
-def _gated(f: Findings) -> bool:
-    return bool(f.cell.memory)
-
-
-def _vanishing_plain(f: Findings) -> str:
-    if f.flow.verdict != "vanishing" or _gated(f):
+def _vanishing_plain(f: LayerDiagnosis) -> str:
+    if f.flow.verdict != "vanishing" or f.gated:
         return ""
     return (
         f"of a gradient {f.flow.decay_per_frame:.3g} is left after one frame and {f.flow.reach:.1g} "
@@ -48,8 +42,8 @@ def _vanishing_plain(f: Findings) -> str:
     )
 
 
-def _vanishing_gated(f: Findings) -> str:
-    if f.flow.verdict != "vanishing" or not _gated(f):
+def _vanishing_gated(f: LayerDiagnosis) -> str:
+    if f.flow.verdict != "vanishing" or not f.gated:
         return ""
     longest = max((median(times) for times in f.jacobians.times.values()), default=0.0)
     return (
@@ -58,7 +52,7 @@ def _vanishing_gated(f: Findings) -> str:
     )
 
 
-def _exploding(f: Findings) -> str:
+def _exploding(f: LayerDiagnosis) -> str:
     if f.flow.verdict != "exploding":
         return ""
     return (
@@ -68,23 +62,23 @@ def _exploding(f: Findings) -> str:
     )
 
 
-def _saturated(f: Findings) -> str:
+def _saturated(f: LayerDiagnosis) -> str:
     ends = {name: f.gates.low[name] + f.gates.high[name] for name in f.gates.low}
     stuck = {name: part for name, part in ends.items() if part > 0.5}
     return ", ".join(f"{part:.0%} of {name}'s values are at an end of its range" for name, part in stuck.items())
 
 
-def _dead(f: Findings) -> str:
+def _dead(f: LayerDiagnosis) -> str:
     still = {leaf: part for leaf, part in f.gates.dead.items() if part > 0.05}
     return ", ".join(f"{part:.0%} of the units of {leaf} do not move" for leaf, part in still.items())
 
 
-def _growing(f: Findings) -> str:
+def _growing(f: LayerDiagnosis) -> str:
     grown = {leaf: times for leaf, times in f.gates.growth.items() if times > 3}
     return ", ".join(f"{leaf} grows {times:.2g} times from early frames to late ones" for leaf, times in grown.items())
 
 
-def _short_sighted(f: Findings) -> str:
+def _short_sighted(f: LayerDiagnosis) -> str:
     seen, lags = f.flow.horizon, len(f.flow.input_norms) - 1
     if f.flow.verdict != "healthy" or lags < 20 or seen > lags // 4:
         return ""
@@ -92,7 +86,7 @@ def _short_sighted(f: Findings) -> str:
 
 
 # What is found -> what it is called, and what mends it. Adding a symptom is adding a row.
-SYMPTOMS: tuple[tuple[Callable[[Findings], str], str, str], ...] = (
+SYMPTOMS: tuple[tuple[Callable[[LayerDiagnosis], str], str, str], ...] = (
     (
         _vanishing_plain,
         "gradients vanish",
@@ -137,7 +131,7 @@ SYMPTOMS: tuple[tuple[Callable[[Findings], str], str, str], ...] = (
 )
 
 
-def letter(findings: list[Findings]) -> list[Advice]:
+def letter(findings: list[LayerDiagnosis]) -> list[Advice]:
     """What is wrong, layer by layer; empty where nothing is."""
     return [
         Advice(f.flow.name, symptom, evidence, remedy)

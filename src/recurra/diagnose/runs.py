@@ -14,7 +14,7 @@ from recurra.cells import Cell
 from recurra.engine import options, requests, scan
 from recurra.engine.request import Request
 from recurra.errors import DataError, OptionError
-from recurra.layers import Recurrent
+from recurra.layers import GRU, LSTM, RNN, Recurrent
 from recurra.layers.accelerate import accelerate
 
 Leaves = tuple[Tensor, ...]
@@ -149,10 +149,9 @@ def _calls(model: nn.Module, inputs: Sequence[Any], keywords: dict[str, Any]) ->
 def _runs(path: str, module: nn.Module, call: Call) -> Iterator[Run]:
     twin = copy.copy(module)  # torch's layers become ours, on the same weights
     twin._forward_pre_hooks, twin._forward_hooks = {}, {}
-    if not isinstance(module, Recurrent):
-        said = accelerate(twin, only_if_faster=False)
-        if said.left and not any("one of ours" in why for why in said.left.values()):
-            raise OptionError(f"{path or 'the model'} cannot be looked into: {next(iter(said.left.values()))}")
+    if not isinstance(module, Recurrent | RNN | LSTM | GRU):
+        for why in accelerate(twin, only_if_faster=False).left.values():
+            raise OptionError(f"{path or 'the model'} cannot be looked into: {why}")
     with torch.no_grad(), requests() as seen, _evaluating(twin), options(executor="auto", save="all", check_nan=False):
         call(twin)
     layer = 0

@@ -29,8 +29,8 @@ from recurra.steps.stages import Scope, Staged
 CHUNK_ROWS = 256  # rows of a chunk of time: its values stay in a second-level cache
 BYTES = {"float": 4, "bfloat16": 2, "int8": 1}  # of a weight, by options.WEIGHTS
 WITHIN_ROWS = 8  # from so many rows of a frame on, pointwise work is done inside of the loop
-# Rows of a piece of time, at least: its three calls, which pack the weights anew, cost as much as some 30 rows of an
-# LSTM with H = 64, and with twice as many rows its tapes would leave the second-level cache.
+# Rows of a piece of time, at least: its three calls cost as much as some rows of an LSTM with H = 64, and with twice as
+# many rows its tapes would leave the second-level cache.
 _PIECE_ROWS = 256
 _SMALL = 16384  # numbers: up to here torch gives memory in half the time that the pool takes
 

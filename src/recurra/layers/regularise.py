@@ -6,7 +6,7 @@ Its remaining part, weights of the recurrence that are dropped, is the wrapper :
 import torch
 from torch import Tensor, nn
 
-from recurra.errors import OptionError
+from recurra.cells.wrap import probability
 
 
 def locked_dropout(x: Tensor, p: float, training: bool = True, *, time: int = 1) -> Tensor:
@@ -27,7 +27,7 @@ def locked_dropout(x: Tensor, p: float, training: bool = True, *, time: int = 1)
         >>> bool((y == y[:, :1]).all())
         True
     """
-    _require_probability(p)
+    probability("p", p)
     if not training or not p:
         return x
     shape = [1 if axis == time else n for axis, n in enumerate(x.shape)]
@@ -50,7 +50,7 @@ class LockedDropout(nn.Module):
 
     def __init__(self, p: float, *, batch_first: bool = True):
         super().__init__()
-        _require_probability(p)
+        probability("p", p)
         self.p, self.batch_first = p, batch_first
 
     def forward(self, x: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ def embedded(tokens: Tensor, weight: Tensor, p: float = 0.0, training: bool = Tr
         >>> bool((x[:, 0] == x[:, 2]).all())
         True
     """
-    _require_probability(p)
+    probability("p", p)
     x = nn.functional.embedding(tokens, weight)
     if not training or not p:
         return x
@@ -141,8 +141,3 @@ class TiedHead(nn.Module):
     def forward(self, y: Tensor, weight: Tensor) -> Tensor:
         """Scores ``(..., V)`` of outputs ``(..., D)`` by an embedding ``(V, D)``."""
         return nn.functional.linear(y, weight, self.bias)
-
-
-def _require_probability(p: float) -> None:
-    if isinstance(p, bool) or not isinstance(p, int | float) or not 0 <= p < 1:
-        raise OptionError("p must be at least 0 and less than 1", received=repr(p))

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from recurra.data.written_words import BEGIN_ID, PAD_ID, UNK_ID
 from recurra.engine import options
 from recurra.layers import Attention, Recurrent, Stream
+from recurra.tasks.text_network import INITIAL_DEVIATION
 
-INITIAL_DEVIATION = 0.1  # of word vectors: torch's N(0, 1) shuts the gates of a fresh LSTM on every word
 LEAST = 1e-30  # a probability that log takes; float32 still has it
 NEVER = (PAD_ID, UNK_ID, BEGIN_ID)  # ids that are not written: they are no words
 
