@@ -149,8 +149,8 @@ def unevenness(sweep: Sweep) -> Figure:
     """By how much the dearest frame of a sweep exceeds the cheapest."""
 
     def figure(r: Results) -> float:
-        per_frame = [r.ms(sweep.name, f"T = {T}") / T for T in sweep.Ts]
-        return max(per_frame) / min(per_frame) - 1
+        as_many_frames = [r.ms(sweep.name, f"T = {T}") for T in sweep.Ts]
+        return max(as_many_frames) / min(as_many_frames) - 1
 
     return figure
 
@@ -178,7 +178,7 @@ FORWARD, TRAINING = sorted((row for row in CASES if isinstance(row, Sweep)), key
 BATCHES = [s for s in GRID if s[1] >= 32]
 STEP, WHOLE = "training step, ratio of medians", "whole training step, Adam and all, ratio of medians"
 MEAN, WORST = (f"{STEP}, {what} of 7 shapes" for what in ("geometric mean", "least"))
-SPREAD = "the dearest frame over the cheapest, less 1"
+SPREAD = "as many frames each, in short calls or in long ones: the dearest over the cheapest, less 1"
 
 BARS: tuple[Bar, ...] = (
     Bar("1a", "LSTM at the first shape against torch.nn", STEP, speed(_step("lstm", ARTICLE), TORCH), 2.6, 3.3),

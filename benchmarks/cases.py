@@ -35,7 +35,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Sweep:
-    """The same scan over ever more frames, its lengths interleaved: what a frame costs should not depend on T."""
+    """As many frames in ever longer scans, their lengths interleaved: what a frame costs should not depend on T."""
 
     cell: str
     Ts: tuple[int, ...]

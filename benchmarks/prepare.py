@@ -72,14 +72,26 @@ def _case(row: Case, setting: Setting) -> Prepared:
 
 def _sweep(row: Sweep, setting: Setting) -> Prepared:
     prepared: dict[str, Any] = {}
-    flops = {}
+    flops = 0
     for T in row.Ts:
-        material = draw(Case(row.cell, T, row.B, row.D, row.H, row.train))
-        flops[f"T = {T}"] = material.flops
-        prepared[f"T = {T}"] = EXECUTORS["native"].refusal(make_request(material.cell, material.x)) or _saving(material)
+        material, times = draw(Case(row.cell, T, row.B, row.D, row.H, row.train)), max(row.Ts) // T
+        refusal = EXECUTORS["native"].refusal(make_request(material.cell, material.x))
+        prepared[f"T = {T}"] = refusal or _repeated(_saving(material), times)
+        flops = material.flops * times
     calls, refused = _split(prepared)
     # The same executor as in the cases of this cell, which are compared with the loop; so is its save by conformance.
-    return Prepared(calls, refused, f"T = {row.Ts[0]}", flops.__getitem__, 0, dict)
+    return Prepared(calls, refused, f"T = {row.Ts[0]}", lambda name: flops, 0, dict)
+
+
+def _repeated(run: Run, times: int) -> Run:
+    """Short scans follow short ones as long as one long scan takes: after it they would find every cache cold."""
+
+    def repeated() -> dict[str, Tensor]:
+        for _ in range(times - 1):
+            run()
+        return run()
+
+    return repeated
 
 
 def _saving(material: Any) -> Run:
