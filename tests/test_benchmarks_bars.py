@@ -50,7 +50,9 @@ def shown(document):
 
 
 def test_each_bar_is_computed_from_its_figures():
-    result = document(lambda row, who: (3.0 + (who == "T = 1000")) if isinstance(row, Sweep) else SLOWNESS.get(who, 6.0))
+    result = document(
+        lambda row, who: (3.0 + (who == "T = 1000")) if isinstance(row, Sweep) else SLOWNESS.get(who, 6.0)
+    )
     assert shown(result) == {
         **dict.fromkeys(("1a", "1b", "1c", "1e", "1f", "2a", "3a", "9a", "9c"), "4.00×"),
         **dict.fromkeys(("1d", "2b", "2c", "2d", "9b", "9d", "10"), "6.00×"),

@@ -111,7 +111,8 @@ class InputTypeError(RecurraError, TypeError):
 class NaNInputError(RecurraError, ValueError):
     """A valid frame of the input holds NaN. Padding past ``lengths`` is never read and may hold anything.
 
-    On the CPU this is checked in each call (one pass of a sum); ``recurra.options(check_nan=False)`` leaves it out.
+    On the CPU this is checked in each call: by the native machine while it reads the frames, by one pass of a sum
+    elsewhere. ``recurra.options(check_nan=False)`` leaves it out.
     """
 
 

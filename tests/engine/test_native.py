@@ -12,6 +12,7 @@ from test_conformance import MAKES
 
 import recurra.engine.native as engine
 from recurra.engine import options, scan
+from recurra.errors import NaNInputError
 from recurra.kernels.cpu import native
 from recurra.testing.cases import contracting
 
@@ -179,6 +180,31 @@ def test_saving_less_changes_no_bits_of_rows(name, save, monkeypatch):
         r, g, _ = _run(cell, x, state, constants)
     _same(r, rows)
     _same(g, grads)
+
+
+@pytest.mark.parametrize("name", ["lstm", "min_gru", "rnn"])
+@pytest.mark.parametrize(("B", "D", "threads"), [(1, 37, 2), (3, 1, 1), (40, 16, 2), (17, 70, 1)])
+def test_nan_is_found_wherever_it_is_while_frames_are_read(name, B, D, threads, monkeypatch):
+    monkeypatch.setattr("recurra.engine.shares._CORE_CACHE", 0)  # as if the weights were large: teams
+    draw = torch.Generator().manual_seed(B)
+    any_below = lambda n: int(torch.randint(n, (), generator=draw))
+    T = 9
+    for dtype in (torch.float32, torch.float64):
+        cell = _cell(name, D, 13, dtype)
+        lengths = torch.randint(1, T + 1, (B,), generator=draw)
+        for arguments in ({}, {"reverse": True}, {"lengths": lengths}, {"lengths": lengths, "reverse": True}):
+            (x,), state, constants = _draw(cell, T, B, dtype)
+            b = any_below(B)
+            end = int(arguments["lengths"][b]) if "lengths" in arguments else T
+            t, d = any_below(end), any_below(D)
+            x[t, b, d] = torch.nan
+            with pytest.raises(NaNInputError, match=rf"x\[{t}, {b}, {d}\] .*; 1 numbers are"):
+                _run(cell, [x], state, constants, threads, **arguments)
+            x[t, b, d] = torch.inf  # is for the user to want
+            _run(cell, [x], state, constants, threads, **arguments)
+            if end < T:  # padding may hold anything
+                x[t, b, d], x[end:, b] = 0, torch.nan
+                _run(cell, [x], state, constants, threads, **arguments)
 
 
 def test_several_threads_may_run_at_once():

@@ -17,7 +17,7 @@ from recurra.engine.derive import Derived
 from recurra.engine.lowered import Kind, Lowered
 from recurra.engine.options import WEIGHTS
 from recurra.engine.program import evaluate_weights
-from recurra.engine.request import Request, Result
+from recurra.engine.request import Request, Result, check_nan
 from recurra.engine.shares import Shares, split
 from recurra.errors import OptionError
 from recurra.kernels.cpu import native
@@ -46,9 +46,11 @@ class Job:
         reset: Tensor | None,
         weights: str = "float",
         request: Request | None = None,
+        look: bool = False,
     ):
         self.request = request  # for derivatives of derivatives: its tensors are not used
         self.kind, self.frames, self.save, self.weights = kind, frames, save, weights
+        self.look = look  # for NaN in inputs, while they are read
         self.reset = None if reset is None else reset.cpu().contiguous()
         T = frames.most
         length = T if kind.step is None else _length(self, *kind.saved_rows)
@@ -103,7 +105,7 @@ def operands(program: Program, weights: Mapping[int, Tensor]) -> tuple[list[Tens
     return vectors, [weights[i] if head is None else weights[i][head] for i, head in program.matrices]
 
 
-Run = Callable[..., None]  # (cut, state, last, tape, gradients)
+Run = Callable[..., bool]  # (cut, state, last, tape, gradients, look): whether all inputs were finite, if it looked
 
 
 def _bound(
@@ -133,10 +135,11 @@ def _bound(
         last: Sequence[Tensor],
         tape: Tensor | None = None,
         gradients: Sequence[Tensor] = (),
-    ) -> None:
+        look: bool = False,
+    ) -> bool:
         """Over the frames of a cut, from `state` before the first one to `last` after the last one."""
         first, stop = cut
-        native().run(
+        finite: bool = native().run(
             lowered.handle,
             wide,
             packed,
@@ -159,7 +162,9 @@ def _bound(
             [t.data_ptr() for t in rows],
             [] if tape is None else lowered.addresses(tape),
             [t.data_ptr() for t in gradients],
+            look,
         )
+        return finite
 
     return run
 
@@ -205,13 +210,17 @@ def forward(job: Job, tensors: Sequence[Tensor], tape: Tensor | None = None) -> 
     held: list[Tensor] = []
     if len(cuts) == 1:
         held = [job.tape(lowered, cuts[0]) if tape is None else tape] if lowered.tapes else []
-        run(cuts[0], state, last, *held)
+        finite = run(cuts[0], state, last, *held, look=job.look)
     else:  # the states before each piece
         held = [s.new_empty(len(cuts), *s.shape) for s in state]
         for h, s in zip(held, state, strict=True):
             h[0] = s
+        finite = True
         for k, cut in enumerate(cuts):
-            run(cut, [h[k] for h in held], [h[k + 1] for h in held] if k + 1 < len(cuts) else last)
+            after = [h[k + 1] for h in held] if k + 1 < len(cuts) else last
+            finite &= run(cut, [h[k] for h in held], after, look=job.look)
+    if job.look and (not finite or len(lowered.program.inputs) < len(job.kind.graph.inputs)):
+        check_nan(kind.split(tensors)[0], None if job.frames.lengths is None else torch.tensor(job.frames.lengths))
     by_node = dict(zip(lowered.program.outputs, outputs, strict=True))
     y, *every = (by_node[i] for i in kind.outputs)
     # The same values under two names: autograd wants them apart.
@@ -431,7 +440,8 @@ def run(request: Request, save: str | int) -> Result:
     recorded = torch.is_grad_enabled()
     needs = tuple([tuple([recorded and t.requires_grad for t in part]) for part in parts])
     kind = kind_of(derived, work, request.return_states, frames, needs)
-    job, tensors = Job(kind, frames, save, request.reset, weights, request), [t for part in parts for t in part]
+    job = Job(kind, frames, save, request.reset, weights, request, request.look)
+    tensors = [t for part in parts for t in part]
     if recorded:
         return result_of(request, _Scan.apply(job, *tensors))
     return result_of(request, forward(job, tensors)[0])  # half of a small call would be autograd's

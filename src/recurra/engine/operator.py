@@ -19,7 +19,7 @@ from recurra.engine.derive import Derived
 from recurra.engine.lowered import Kind
 from recurra.engine.options import current_options
 from recurra.engine.program import Program
-from recurra.engine.request import Request, Result, check_frames, check_nan
+from recurra.engine.request import Request, Result, check_frames
 from recurra.errors import ExecutorError, InputShapeError
 from recurra.kernels.cpu import native as machine
 from recurra.shapes import Dim, extent, numel
@@ -148,7 +148,7 @@ def _stride(width: int, size: int) -> int:
 
 
 def _job(
-    scan: Scan, parts: Sequence[Sequence[Tensor]], lengths: Tensor | None, reset: Tensor | None, *, check: bool = False
+    scan: Scan, parts: Sequence[Sequence[Tensor]], lengths: Tensor | None, reset: Tensor | None, *, look: bool = False
 ) -> tuple[native.Job | None, list[Tensor]]:
     """A job and its tensors; none where no frame runs."""
     if machine() is None:
@@ -166,14 +166,12 @@ def _job(
             )
     if lengths is not None:
         lengths = check_frames(lengths.cpu(), T)
-    if check and scan.check_nan:
-        check_nan(tuple(parts[0]), lengths)
     tensors = [t.to(scan.dtype).contiguous() for part in parts for t in part]
     if not T or not B or (lengths is not None and not int(lengths.max())):
         return None, tensors
     frames = native.frames_of(scan.derived, scan.wide, scan.weights, T, B, scan.reverse, lengths)
     kind = native.kind_of(scan.derived, scan.dtype, scan.every, frames, scan.needs)
-    return native.Job(kind, frames, scan.save, reset, scan.weights), tensors
+    return native.Job(kind, frames, scan.save, reset, scan.weights, look=look and scan.check_nan), tensors
 
 
 def _laid(tape: Tensor, job: native.Job) -> Tensor:
@@ -212,7 +210,7 @@ def _scan(
     """The output, the last states, where asked for the states of every frame, and where there is one the tape."""
     scan = read(program)
     with torch._C._DisableAutocast():  # recurrences keep the dtype of the weights
-        job, tensors = _job(scan, (x, state, initial, constants, weights), lengths, reset, check=True)
+        job, tensors = _job(scan, (x, state, initial, constants, weights), lengths, reset, look=True)
         shapes = _shapes(scan, x)
         if job is None:
             made = [torch.zeros(shape, dtype=scan.dtype) for shape in shapes]

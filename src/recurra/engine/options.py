@@ -45,7 +45,7 @@ def options(
             and keeps memory O(√T); a number is a budget in bytes, met by as few pieces of time as it takes. A budget
             below what one frame at a time needs is met as nearly as can be. Only ``native`` and ``staged`` can keep
             less than all.
-        check_nan: whether NaN in the valid frames of an input is an error (on the CPU, by one pass of a sum).
+        check_nan: whether NaN in the valid frames of an input is an error (on the CPU alone).
         weights: how the native machine holds the matrices of a cell in float32: ``"float"`` as they are, ``"bfloat16"``
             rounded to 8 bits of mantissa, ``"int8"`` as whole steps of a factor for each row, for inference alone.
             Sums, states and all else stay float32. Under ``torch.autocast("cpu")`` and in layers of dtype bfloat16 it

@@ -14,7 +14,7 @@ from recurra.cells import Cell
 from recurra.engine import native, operator, reference, staged, vendor
 from recurra.engine.derive import derive
 from recurra.engine.options import current_options
-from recurra.engine.request import Request, Result
+from recurra.engine.request import Request, Result, check_nan
 from recurra.errors import ExecutorError, UnderivableStepError, UnknownNameError
 from recurra.steps.stages import Linearity
 
@@ -28,6 +28,7 @@ class Executor:
     refusal: Callable[[Request], str]
     run: Callable[[Request, str | int], Result]
     dearer: Callable[[Request], str] = lambda request: ""  # why `auto` does better with a later one, though it can run
+    looks: bool = False  # for NaN in inputs, while it reads them
 
 
 def _staged_refusal(request: Request) -> str:
@@ -83,7 +84,7 @@ def _vendor_refusal(request: Request) -> str:
 EXECUTORS: dict[str, Executor] = {
     e.name: e
     for e in (
-        Executor("native", "the native machine, forward and backward", _native_refusal, operator.run),
+        Executor("native", "the native machine, forward and backward", _native_refusal, operator.run, looks=True),
         Executor("torch", "the kernels behind torch.nn", _vendor_refusal, vendor.run),
         Executor(
             "associative",
@@ -206,6 +207,8 @@ def execute(request: Request) -> Result:
     if seen is not None:
         seen.append(request)
     executor, _ = choose(request)
+    if request.look and not executor.looks:
+        check_nan(request.x, request.lengths)
     options, kind = current_options(), type(request.cell)
     if executor.name == "reference" and options.executor == "auto" and kind not in _WARNED:
         refusal = request.derivation

@@ -31,6 +31,7 @@ class Request:
     reverse: bool = False
     return_states: bool = False
     weights: str = "float"  # how matrices are to be held: see options.WEIGHTS
+    look: bool = False  # for NaN in valid frames, on the CPU
 
     @property
     def T(self) -> int:

@@ -8,7 +8,7 @@ from recurra.cells import Cell
 from recurra.engine.operator import opaque
 from recurra.engine.options import current_options
 from recurra.engine.plan import execute
-from recurra.engine.request import Request, check_lengths, check_nan, check_reset, seen
+from recurra.engine.request import Request, check_lengths, check_reset, seen
 
 
 def scan(
@@ -84,10 +84,10 @@ def make_request(
     leaves = (x,) if cell.Input is None else tuple(x)
     lengths = None if lengths is None else check_lengths(lengths, T, B)
     reset = None if reset is None else check_reset(reset, T, B)
-    if current_options().check_nan and not seen():  # the operator looks when it runs
-        check_nan(leaves, lengths)
     first = cell.initial_state(B, like=leaves[0]) if state is None else cell.check_state(state, B)
     fixed = cell.check_constants(constants, B) or ()
+    options = current_options()
+    look = options.check_nan and not seen()  # the operator looks when it runs
     return Request(
-        cell, leaves, tuple(first), tuple(fixed), lengths, reset, reverse, return_states, current_options().weights
+        cell, leaves, tuple(first), tuple(fixed), lengths, reset, reverse, return_states, options.weights, look
     )

@@ -35,6 +35,7 @@ class Machine : Layout<T> {
                 f0 = f1;
             }
         }
+        if (run.odd && hsum(nought) != 0) __atomic_store_n(run.odd, 1, __ATOMIC_RELAXED);
         end();
     }
 
@@ -52,6 +53,7 @@ class Machine : Layout<T> {
     int f_first = 0, f_end = 0, chunk_rows = 0;  // the running chunk
     int64_t tape_row = 0;                        // rows of this share before the running chunk
     int alive_now = 0;                           // rows of the running frame
+    Vec<T> nought{};                             // NaN, once an input was not finite
 
     int n_at(int f) const { return run.ragged ? Share::alive(run, share.first, share.rows, f) : share.rows; }
 
@@ -336,6 +338,7 @@ class Machine : Layout<T> {
         if (run.team == 1) find_step(f);  // teams fetch nothing
         const Instruction* list = program.instructions[int(Stage::LOOP)];
         for (int i = 0; i < program.n_instructions[int(Stage::LOOP)]; i++) execute(list[i], n);
+        if (run.odd) look(rows);
         for (int k = 0; k < program.n_states; k++) {
             const State& s = program.states[k];
             if (s.next.buffer == k) continue;  // it stays as it is
@@ -355,6 +358,25 @@ class Machine : Layout<T> {
                     }
         }
         meet();
+    }
+
+    // At this frame's inputs, which have just been read: a pass of its own would fetch them once more.
+    void look(Span rows) {
+        constexpr int L = LANES<T>;
+        Vec<T> sums[4] = {nought};  // an addition begins before the one before it is done
+        for (int i = 0; i < program.n_buffers; i++) {
+            const int width = program.buffers[i].width;
+            if (program.buffers[i].home != Home::INPUT) continue;
+            for (int r = rows.lo; r < rows.hi; r++) {
+                const T* x = at[i].data + r * at[i].stride;
+                int j = 0;
+                for (; j + 4 * L <= width; j += 4 * L)
+                    for (int k = 0; k < 4; k++) sums[k] = fma(load(x + j + k * L), Vec<T>{}, sums[k]);
+                for (; j + L <= width; j += L) sums[0] = fma(load(x + j), Vec<T>{}, sums[0]);
+                if (j < width) sums[0] = fma(load_part(x + j, width - j), Vec<T>{}, sums[0]);
+            }
+        }
+        nought = (sums[0] + sums[1]) + (sums[2] + sums[3]);
     }
 
     // --- instructions -----------------------------------------------------------------------------------------------

@@ -150,6 +150,7 @@ struct Run {
     const void* const* once;     // (B, width) values of a sequence
     void* const* tapes;          // (rows, stride): rows packed share by share, frame by frame
     void* const* gradients;      // (m, n) results of the contractions
+    uint8_t* odd;                // becomes 1 where a frame of an input holds NaN or infinity; null: nobody asks
     Weights weights;
     void* packed;                // matrices, packed
     void* scratch;               // of all workers

@@ -112,11 +112,12 @@ class Packed {
     const pool::Block block;
 };
 
-void run(const Held& held, int wide, const Packed& packed, const Ints& sizes, const Ints& share_start, const Ints& order,
+// Whether all inputs were finite, if it was to `look`.
+bool run(const Held& held, int wide, const Packed& packed, const Ints& sizes, const Ints& share_start, const Ints& order,
          const Ints& lengths, uint64_t reset, const Addresses& inputs, const Addresses& outputs, const Addresses& vectors,
          const Addresses& state, const Addresses& last, const Addresses& initial,
          const Addresses& caught, const Addresses& added, const Addresses& once, const Addresses& tapes,
-         const Addresses& gradients) {
+         const Addresses& gradients, bool look) {
     const Program& program = held.program;
     const auto in = pointers<const void*>(inputs), vec = pointers<const void*>(vectors), sta = pointers<const void*>(state),
                ini = pointers<const void*>(initial), add = pointers<const void*>(added), onc = pointers<const void*>(once);
@@ -134,6 +135,8 @@ void run(const Held& held, int wide, const Packed& packed, const Ints& sizes, co
     r.caught = cau.empty() ? nullptr : cau.data();
     r.added = add.empty() ? nullptr : add.data();
     r.once = onc.data(), r.tapes = tap.data(), r.gradients = gra.data();
+    uint8_t odd = 0;
+    r.odd = look ? &odd : nullptr;
 
     nb::gil_scoped_release released;
     r.scratch_worker = scratch_bytes(program, r, wide);
@@ -141,6 +144,7 @@ void run(const Held& held, int wide, const Packed& packed, const Ints& sizes, co
     std::vector<Gate> gates(size_t(r.workers));
     r.scratch = scratch.data(), r.gates = gates.data();
     launch(program, r, wide);
+    return !odd;
 }
 
 // A step held ready: its weights packed, its scratch and its threads' shares kept from one push to the next.
