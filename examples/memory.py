@@ -34,11 +34,18 @@ class Reader(nn.Module):
         self.recurrent = recurra.Recurrent(cell, inputs, hidden_size, layers)
         if any(made.memory for made in self.recurrent.cells()):
             recurra.chrono(self.recurrent, T)
-        self.head, self.frames = nn.Linear(hidden_size, outputs), frames
+        self.head, self.frames, self.T = nn.Linear(hidden_size, outputs), frames, T
 
     def forward(self, x):
         """x (B, T, D) -> (B, frames, outputs)."""
         return self.head(self.recurrent(x)[0][:, -self.frames :])
+
+    @torch.no_grad()
+    def hold(self):
+        """What a unit of an IndRNN keeps over T frames grows to no more than twice (Li et al., 2018)."""
+        for made in self.recurrent.cells():
+            if isinstance(made, recurra.cells.IndRNNCell):
+                made.weight_hh.clamp_(-(2 ** (1 / self.T)), 2 ** (1 / self.T))
 
 
 # --- tasks: T -> (inputs, outputs, frames that answer), and batch(B) -> x, target ------------------------------------
@@ -132,6 +139,7 @@ def learn(task, cell, *, steps=20_000, B=50, hidden_size=128, layers=1, lr=2e-3,
         task.loss(y, target).backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
+        net.hold()
         with torch.no_grad():
             errors.append(float(task.error(y, target)))
         recent = sum(errors[-50:]) / len(errors[-50:])
@@ -194,6 +202,7 @@ def mnist(folder, cell, *, permuted, epochs, B, hidden_size, layers, lr, seed, l
             nn.functional.cross_entropy(net(x[rows])[:, 0], labels[rows]).backward()
             nn.utils.clip_grad_norm_(net.parameters(), 1.0)
             optimizer.step()
+            net.hold()
             schedule.step()
         net.eval()
         tested = tx.split(500), tlabels.split(500)
