@@ -38,6 +38,7 @@ def summarize(
     embedding_size: Annotated[int | None, Network(metavar="D", help="Width of word vectors.")] = None,
     attention: Annotated[str | None, Network(help="multiplicative or additive.")] = None,
     copying: Annotated[bool | None, Network(help="Whether words of a source can be copied.")] = None,
+    input_feeding: Annotated[bool | None, Network(help="Whether the decoder reads what it last attended to.")] = None,
     unit: Annotated[str | None, Network(help="word, or subword: pieces of words.")] = None,
     vocab_size: Annotated[int | None, Network(metavar="V", help="At most so many words.")] = None,
     min_count: Annotated[int | None, Network(help="Rarer words are unknown; they can be copied.")] = None,

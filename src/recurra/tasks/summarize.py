@@ -35,7 +35,7 @@ from recurra.train.untrusted import AGAIN, read_json
 
 # The settings that SummaryNetwork takes by the same names.
 NETWORK = [
-    *("cell", "hidden_size", "num_layers", "embedding_size", "attention", "copying"),
+    *("cell", "hidden_size", "num_layers", "embedding_size", "attention", "copying", "input_feeding"),
     *("dropout", "embedding_dropout", "word_dropout"),
 ]
 SEARCH = ("beam", "length_penalty", "no_repeat", "max_length")
@@ -69,6 +69,10 @@ class Summarizer(Trained):
         num_layers: L, of the encoder; None where `hidden_size` gives one number a layer. The decoder has two.
         embedding_size: D, the width of a word's vector.
         attention: ``"multiplicative"`` or ``"additive"``. copying: whether words of a source can be copied.
+        input_feeding: whether the decoder also reads the attentional vector of the frame before (Luong et al., 2015).
+            All frames of a target are then no longer two scans and two attentions: the decoder runs frame by frame, in
+            training too, since nothing of it but word vectors and scores can be hoisted before that loop or sunk
+            behind it.
         unit: ``"word"``, or ``"subword"``, pieces of words by byte-pair encoding; then "words" below are pieces.
         vocab_size: V, at most so many words, of sources and targets together.
         min_count: a word that comes less often is unknown; it can still be copied.
@@ -108,6 +112,7 @@ class Summarizer(Trained):
     embedding_size: int = 128
     attention: str = "multiplicative"
     copying: bool = True
+    input_feeding: bool = False
     unit: str = "word"
     vocab_size: int = 12_000
     min_count: int = 2
