@@ -19,9 +19,9 @@ TARGETS = ["cat on Tom", "bee , dog", "a mat"]
 OPTIONS = {"cell": "lstm", "hidden_size": 5, "embedding_size": 4}
 
 
-def network(seed=0, V=len(WORDS), **options):
+def network(seed=0, words=WORDS, **options):
     torch.manual_seed(seed)
-    made = SummaryNetwork(V, **OPTIONS | options).double().eval()
+    made = SummaryNetwork(len(words), **OPTIONS | options).double().eval()
     with torch.no_grad():  # so that probabilities are far from even, and every part counts
         for weight in made.parameters():
             weight.mul_(3)
@@ -161,7 +161,7 @@ def test_scores_of_a_search_are_those_of_its_words(options):
 @KINDS
 def test_a_beam_that_holds_everything_finds_the_best_there_is(options):
     words, longest = WrittenWords([*SPECIAL, "a", "b"]), 4
-    made = network(V=len(words), **options)
+    made = network(words=words, **options)
     table = PairRows([read_source(words, source, 20) for source in ("a b b", "b")], None, len(words))
     every = [told for T in range(longest + 1) for told in itertools.product((4, 5), repeat=T)]
     with torch.inference_mode():

@@ -1,9 +1,9 @@
 """Source words to target words: an encoder, a decoder with attention, and copying from the source.
 
-Without input feeding no layer reads what the output said a frame before, so all frames of a target are two scans and two
-attentions, whatever its length; what the decoder must know of the past stands in its second layer, which reads what the
-first one found. With it, nothing of the decoder but word vectors can be hoisted before the loop over frames, and nothing
-but the scores of words sunk behind it.
+Without input feeding no layer reads what the output said a frame before, so all frames of a target are two scans and
+two attentions, whatever its length; what the decoder must know of the past stands in its second layer, which reads what
+the first one found. With it, nothing of the decoder but word vectors can be hoisted before the loop over frames, and
+nothing but the scores of words sunk behind it.
 """
 
 from collections.abc import Callable
@@ -37,10 +37,12 @@ class Source(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """What the encoder made of sources: `states` ``(B, S, E)`` and a `summary` ``(B, D)`` of each."""
+    """What the encoder made of sources: `states` ``(B, S, E)``, their keys in both attentions, `summary` ``(B, D)``."""
 
     source: Source
     states: Tensor
+    look: Tensor
+    find: Tensor
     summary: Tensor
 
 
@@ -148,7 +150,7 @@ class SummaryNetwork(nn.Module):
         with options(check_nan=False):  # words hold no NaN: it would be of the weights, and the loss then tells
             states, _ = self.encoder(self._vectors(source.tokens), lengths=source.lengths)
         mean = states.sum(1) / source.lengths.unsqueeze(1)  # outputs past the lengths are exactly zero
-        return Memory(source, states, torch.tanh(self.summary(mean)))
+        return Memory(source, states, self.look.keys(states), self.find.keys(states), torch.tanh(self.summary(mean)))
 
     def write(self, memory: Memory, words: Tensor, reader: Run, writer: Run, fed: Tensor | None) -> Frames:
         """Run the decoder.
@@ -162,9 +164,9 @@ class SummaryNetwork(nn.Module):
         before = [torch.zeros_like(x) if fed is None else fed] if self.input_feeding else []
         with options(check_nan=False):
             asked = reader(torch.cat([x, memory.summary.unsqueeze(1).expand_as(x), *before], -1))
-            context, _ = self.look(asked, memory.states, memory.source.lengths)
+            context, _ = self.look(asked, memory.states, memory.source.lengths, memory.look)
             written = writer(torch.cat([self.dropout(asked), context], -1))
-        found, copied = self.find(written, memory.states, memory.source.lengths)
+        found, copied = self.find(written, memory.states, memory.source.lengths, memory.find)
         features = torch.cat([asked, written, found], -1)
         gate = None if self.gate is None else self.gate(torch.cat([features, x], -1)).squeeze(-1)
         hidden = self.output(self.dropout(features))
@@ -261,9 +263,9 @@ class Writing:
         if self.fed is not None:
             self.fed = self.fed[sources.unsqueeze(1), parents]
         if len(sources) < len(self.memory.states):
-            source, states, summary = self.memory
+            source, *rest = self.memory
             kept = Source(source.tokens[sources], source.extended[sources], source.lengths[sources], source.unknown)
-            self.memory = Memory(kept, states[sources], summary[sources])
+            self.memory = Memory(kept, *(part[sources] for part in rest))
 
     def _push(self, stream: Stream) -> Run:
         # The attention answers each hypothesis by itself, as it does frames of time.

@@ -37,7 +37,11 @@ def summary_report(
     order = np.argsort(each["rougeL"], kind="stable")
     even = np.unique(np.linspace(0, len(pairs) - 1, min(EXAMPLES, len(pairs))).round().astype(int))
     given, seconds = model.about_["data"]["pairs"], model.about_.get("seconds", 0.0)
-    plan = explain(model.network_.encoder, T=int(model.max_source_tokens), B=int(model.batch_size))
+    network, B = model.network_, int(model.batch_size)
+    frames = 1 if model.input_feeding else int(model.max_target_tokens)
+    plan = (
+        f"{explain(network.encoder, T=int(model.max_source_tokens), B=B)}\n\n{explain(network.writer, T=frames, B=B)}"
+    )
     rows = {"this run": figures, "first sentence": figures["baselines"]["lead"], "copy": figures["baselines"]["copy"]}
     return page(
         "Summaries",
@@ -73,7 +77,16 @@ def summary_report(
                 f"{figures['words']['written']} words are written on average, references have "
                 f"{figures['words']['references']}.",
             ),
-            Section("The plan that ran", preformatted(str(plan)), "How the engine ran the encoder's layers, and why."),
+            Section(
+                "The plan that ran",
+                preformatted(plan),
+                "How the engine ran the encoder's layers and the decoder's second one, and why"
+                + (
+                    "; the decoder frame by frame, since with input feeding each waits for what the one before said."
+                    if model.input_feeding
+                    else "."
+                ),
+            ),
             Section("Settings and machine", table(["name", "value"], flat({**model.settings(), **model.about_}))),
         ],
     )
