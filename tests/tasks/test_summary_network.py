@@ -7,8 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import recurra
 from recurra.data import WrittenWords
 from recurra.data.written_words import BEGIN_ID, END_ID, SPECIAL, UNK_ID
+from recurra.engine import requests
+from recurra.kernels.cpu import native
 from recurra.tasks.beam import beam_search
 from recurra.tasks.summary_network import SummaryNetwork, Writing
 from recurra.tasks.summary_rows import PairRows, likelihood, read_source, target_ids, text_of
@@ -138,6 +141,23 @@ def test_hypotheses_are_reordered_and_sources_leave(options):
             words = torch.tensor([[BEGIN_ID, *told]])
             alone = made.log_probabilities(made(one.source, words), one.source)[0, -1]
             torch.testing.assert_close(found[row, hypothesis, 3 : len(WORDS)], alone[3 : len(WORDS)])
+
+
+@pytest.mark.skipif(native() is None, reason="built without the native machine")
+@pytest.mark.parametrize(("weights", "bound"), [("bfloat16", 0.02), ("int8", 0.05)])
+@FEEDING
+def test_a_search_reads_weights_in_the_bits_that_the_options_say(options, weights, bound):
+    made, source = network(**options).float(), rows()[[0, 1, 2]].source
+    found = {}
+    for bits in ("float", weights):
+        with torch.inference_mode(), recurra.options(weights=bits), requests() as seen:
+            writing = Writing(made, source, 2)
+            steps = [writing(torch.full((3, 2), word)) for word in (BEGIN_ID, 4, 5)]
+        layers = [layer for stream in writing.streams for layer in stream.layers]
+        assert {layer.weights for layer in layers} == {request.weights for request in seen} == {bits}
+        found[bits] = torch.stack(steps)[..., END_ID : len(WORDS)].exp()
+    error = (found[weights] - found["float"]).norm() / found["float"].norm()
+    assert 1e-5 < error < bound
 
 
 @KINDS
