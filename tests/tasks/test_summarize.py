@@ -135,8 +135,12 @@ def test_sources_that_cannot_be_summarised(learnt):
         learnt.predict(["owner"], beam=0)
     with pytest.raises(OptionError, match="temperature must be a number above 0"):
         learnt.predict(["owner"], temperature=0)
-    with pytest.raises(DataError, match="targets must be as many as the sources\n.*1 targets, 2 sources"):
+    with pytest.raises(DataError, match="references must be as many as the sources\n.*1 references, 2 sources"):
         learnt.evaluate(["a", "b"], ["a"])
+    with pytest.raises(EmptyDataError, match=r"references\[1\] is empty"):
+        learnt.evaluate(["a", "b"], ["a", []])
+    with pytest.raises(EmptyTextError, match=r"references\[1\]\[0\] is a missing value"):
+        learnt.evaluate(["a", "b"], [["a", "c"], None])
 
 
 def test_searches(learnt):
@@ -261,7 +265,15 @@ def test_a_test_split_joins_the_others(finished, tmp_path):
     sources, targets = pairs(12, seed=5)
     figures = model.record(run, "test", sources, targets)
     assert read_json(run / "metrics.json")["test"] == figures == model.evaluate(sources, targets)
-    assert "Scores, test pairs" in (run / "report.html").read_text()
+    report = (run / "report.html").read_text()
+    assert "Scores, test pairs" in report
+    assert "best of" not in report
+    several = model.record(run, "test", sources, [[target, "Ask somebody"] for target in targets])
+    best = several.pop("best_reference")
+    assert several == figures
+    assert best["count"] == 24
+    assert best["rouge1"]["value"] >= figures["rouge1"]["value"]
+    assert "best of 24 references" in (run / "report.html").read_text()
 
 
 def test_a_run_stopped_and_resumed_equals_the_unbroken_one(either, tmp_path, monkeypatch):

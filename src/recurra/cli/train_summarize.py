@@ -103,7 +103,10 @@ def summarize(
         return  # the first process evaluates and reports
     result = result_of(model, place, say)
     if splits.test:
-        result["test"] = figures = model.record(place, "test", splits.test.sources, splits.test.targets or [])
+        references = splits.test.references or splits.test.targets or []
+        result["test"] = figures = model.record(place, "test", splits.test.sources, references)
         say(f"test     {line_of(figures)} on {figures['count']:,} pairs")
+        if best := figures.get("best_reference"):
+            say(f"best of  {line_of(best)} on {best['count']:,} references")
         say(f"lead     {line_of(figures['baselines']['lead'])}")
     finish(result, place, "a text of your own", json=json, say=say)

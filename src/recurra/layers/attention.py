@@ -44,7 +44,7 @@ class Attention(nn.Module):
 
     def keys(self, memory: Tensor) -> Tensor:
         """What queries are held against, ``(B, S, M)``, for a `memory` that is asked more than once."""
-        return self.memory(memory) if self.kind == "additive" else memory  # type: ignore[no-any-return]
+        return self.memory(memory) if self.kind == "additive" else memory
 
     def forward(
         self, queries: Tensor, memory: Tensor, lengths: Tensor, keys: Tensor | None = None

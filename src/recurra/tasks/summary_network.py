@@ -143,7 +143,8 @@ class SummaryNetwork(nn.Module):
         pieces: list[Frames] = []
         for piece in words.split(1 if self.input_feeding else words.shape[1], 1):
             pieces.append(self.write(memory, piece, reader, writer, pieces[-1].attentional if pieces else None))
-        return Frames(*(None if of[0] is None else torch.cat(of, 1) for of in zip(*pieces, strict=True)))
+        parts = (None if of[0] is None else torch.cat(of, 1) for of in zip(*pieces, strict=True))
+        return Frames(*parts)  # type: ignore[arg-type]
 
     def read(self, source: Source) -> Memory:
         """Run the encoder over sources."""
@@ -250,7 +251,8 @@ class Writing:
         """Log probabilities ``(B, K, V + unknown)`` of what follows `words` ``(B, K)``, the last of each hypothesis."""
         words = words.to(self.forbidden.device)
         known = words.where(words < self.network.vocabulary, UNK_ID)
-        frames = self.network.write(self.memory, known, *(self._push(stream) for stream in self.streams), self.fed)
+        reader, writer = map(self._push, self.streams)
+        frames = self.network.write(self.memory, known, reader, writer, self.fed)
         self.fed = frames.attentional
         found = self.network.log_probabilities(frames, self.memory.source)
         return found.index_fill(2, self.forbidden, -torch.inf)
