@@ -63,7 +63,7 @@ def test_of_several_references_the_one_with_the_highest_rouge_1_counts():
 
 def test_texts_of_which_few_have_anything_in_common_with_their_references():
     found = scores(["a b c d e", "u", "v", "w"], [["a b c d e"], ["x"], ["y"], ["z"]])
-    assert 0 == found["bleu"]["low"] < found["bleu"]["value"] < found["bleu"]["high"]
+    assert all(0 <= one["low"] < one["high"] <= 100 for one in found.values())
 
 
 def test_baselines():
