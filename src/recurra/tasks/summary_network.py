@@ -179,14 +179,18 @@ class SummaryNetwork(nn.Module):
 
     def log_probabilities(self, frames: Frames, source: Source) -> Tensor:
         """The logarithms ``(B, T, V + unknown)`` of the probabilities of all words, those of the sources among them."""
-        scores = self.scores(frames.hidden)
-        room = scores.new_zeros(*scores.shape[:2], source.unknown)
+        scores = self.scores(frames.hidden).log_softmax(-1)
+        if frames.gate is not None:
+            scores = scores + nn.functional.logsigmoid(frames.gate).unsqueeze(-1)
+        every = nn.functional.pad(scores, (0, source.unknown), value=-torch.inf)
         if frames.gate is None:
-            return torch.cat([scores.log_softmax(-1), room.fill_(-torch.inf)], -1)
-        gate = frames.gate.sigmoid().unsqueeze(-1)
-        every = torch.cat([scores.softmax(-1) * gate, room], -1)
-        at = source.extended.unsqueeze(1).expand_as(frames.copied)
-        return every.scatter_add(2, at, (1 - gate) * frames.copied).clamp_min(LEAST).log()
+            return every
+        # Only words of the source differ: at all places of one of them stands the same, their sum.
+        same = source.extended.unsqueeze(1) == source.extended.unsqueeze(2)
+        mass = (frames.copied @ same.to(frames.copied)).clamp_min(LEAST).log()
+        copied = nn.functional.logsigmoid(-frames.gate).unsqueeze(-1) + mass
+        at = source.extended.unsqueeze(1).expand_as(copied)
+        return every.scatter(2, at, torch.logaddexp(every.gather(2, at), copied))
 
     def log_likelihood(self, frames: Frames, source: Source, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The logarithms of the probabilities of `targets` alone, without those of all words.
@@ -255,7 +259,7 @@ class Writing:
         frames = self.network.write(self.memory, known, reader, writer, self.fed)
         self.fed = frames.attentional
         found = self.network.log_probabilities(frames, self.memory.source)
-        return found.index_fill(2, self.forbidden, -torch.inf)
+        return found.index_fill_(2, self.forbidden, -torch.inf)
 
     def select(self, sources: Tensor, parents: Tensor) -> None:
         """Go on with some sources, ``(B',)`` indices, and from the hypotheses `parents` ``(B', K)`` of each."""
