@@ -149,19 +149,14 @@ def characters(*, quick: bool) -> Iterable[Figure]:
         "recurra": training(ours, lambda at: ours(at)[0], tokens, targets),
         "torch.nn": training(theirs, lambda at: theirs.head(lstm(theirs.embedding(at))[0]), tokens, targets),
     }
-    yield from compared(
-        "tinyshakespeare's network: training tokens a second", calls, tokens.numel(), bar=2.0, quick=quick
-    )
+    yield from compared("characters: training tokens a second", calls, tokens.numel(), bar=2.0, quick=quick)
 
 
 def encoder(*, quick: bool) -> Iterable[Figure]:
     """The encoder that reads documentation strings, forward and backward."""
     network, source, x = reading(32)
-    theirs, lengths, dy = (
-        Packed(network.encoder),
-        source.lengths,
-        torch.randn(*x.shape[:2], network.encoder.output_size),
-    )
+    theirs, lengths = Packed(network.encoder), source.lengths
+    dy = torch.randn(*x.shape[:2], network.encoder.output_size)
 
     def step(layer: nn.Module) -> Run:
         def run() -> dict[str, Tensor]:
@@ -195,7 +190,7 @@ def compared(told: str, calls: Mapping[str, Run], tokens: int, *, bar: float, qu
 
 
 def beams(*, quick: bool) -> Iterable[Figure]:
-    """A search for 64 sources, and the same one after the other with torch.nn's layers."""
+    """A search for 64 sources, and one for each with torch.nn's layers; attention, scores and search are the same."""
     network, source, _ = reading(SOURCES)
     with torch.no_grad():
         for weight in network.parameters():

@@ -128,6 +128,12 @@ def test_json_and_resuming_a_finished_run(run, place):
     refused = run(*again, cwd=place)
     assert refused.code == 2
     assert "already holds a finished run" in refused.err
+    other = run(*again, "--resume", "--input-feeding", cwd=place)
+    assert other.code == 2
+    assert (
+        "begun with other settings or data\n  received: input_feeding=True\n  instead:  input_feeding=False"
+        in other.err
+    )
 
 
 @pytest.mark.parametrize(
