@@ -7,6 +7,8 @@ import re
 import pytest
 from some_pairs import pairs
 
+from recurra.kernels.cpu import native
+
 SMALL = (
     "--cell gru --hidden-size 12 --embedding-size 12 --max-target-tokens 8 --batch-size 16 --validation-fraction 0.2 "
     "--epochs 2 --learning-rate 0.01 --beam 2"
@@ -96,6 +98,21 @@ def test_predicting_a_text_a_file_a_table_a_folder_and_stdin(run, place):
     ]
 
 
+@pytest.mark.skipif(native() is None, reason="built without the native machine")
+def test_weights_in_fewer_bits(run, place):
+    score = {}
+    for weights in ("float", "bfloat16", "int8"):
+        done = run("predict", "runs/mail", "the owner Zobimu.", "--json", "--weights", weights, cwd=place)
+        assert done.code == 0, done.err
+        score[weights] = json.loads(done.out)[0]["candidates"][0]["score"]
+        assert run("evaluate", "runs/mail", "test.csv", *COLUMNS, "--weights", weights, cwd=place).code == 0
+    assert len({*score.values()}) == 3
+    assert score == pytest.approx(dict.fromkeys(score, score["float"]), rel=0.1)
+    refused = run("predict", "runs/mail", "a text", "--weights", "int4", cwd=place)
+    assert refused.code == 2
+    assert "weights must be one of float, bfloat16, int8" in refused.err
+
+
 def test_a_picture_of_attention(run, place):
     done = run("predict", "runs/mail", "the owner Zobimu.", "--attention", "a.png", cwd=place)
     assert (done.code, done.err) == (0, "wrote a.png\n")
@@ -111,6 +128,12 @@ def test_json_and_resuming_a_finished_run(run, place):
     refused = run(*again, cwd=place)
     assert refused.code == 2
     assert "already holds a finished run" in refused.err
+    other = run(*again, "--resume", "--input-feeding", cwd=place)
+    assert other.code == 2
+    assert (
+        "begun with other settings or data\n  received: input_feeding=True\n  instead:  input_feeding=False"
+        in other.err
+    )
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from recurra.cli.main import app
-from recurra.data import CORPORA, Splits, TextTable, load_corpus, load_splits, read_docstrings
+from recurra.data import CORPORA, PAIRS, Splits, TextTable, load_corpus, load_splits, read_docstrings
 from recurra.data.cache import write_json_lines
 from recurra.data.public import IMDB
 from recurra.data.table import splits_of
@@ -114,12 +114,13 @@ def test_the_command_lists_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("RECURRA_DATA", raising=False)
     shown = CliRunner().invoke(app, ["datasets"])
     assert shown.exit_code == 0
-    for name, corpus in CORPORA.items():
+    for name, corpus in (PAIRS | CORPORA).items():
         assert name in shown.stdout.splitlines()
         assert corpus.description in shown.stdout
         assert f"  found        not yet; on first use: {corpus.absent}" in shown.stdout.splitlines()
     said = json.loads(CliRunner().invoke(app, ["datasets", "--json"]).stdout)
-    assert said.keys() == CORPORA.keys()
+    assert said.keys() == CORPORA.keys() | PAIRS.keys()
+    assert said["docstrings"]["task"] == CORPORA["docstrings"].task
     assert said["imdb"]["terms"] == CORPORA["imdb"].terms
     assert {row["found"] for row in said.values()} == {None}
 

@@ -105,7 +105,7 @@ def test_a_corpus_that_is_not_there_says_where_it_comes_from(name, tmp_path, mon
 def test_a_damaged_corpus(tmp_path):
     for part in ("train", "dev", "test"):
         (tmp_path / f"{part}.jsonl.gz").write_bytes(
-            gzip.compress(b'{"code": "x = 1", "text": "x is one"}\n{"code": 3}\n')
+            gzip.compress(b'{"code": "x = 1", "text": "x is one"}\n{"code": 3, "text": "x"}\n')
         )
     with pytest.raises(DataError, match=r"train\.jsonl\.gz, line 2: no row of this corpus\n.*a text is missing: 3"):
         load_pairs("django_pseudocode", data_dir=tmp_path)
@@ -128,5 +128,11 @@ def test_the_public_ones(name):
         pytest.skip(f"{name} is not in $RECURRA_DATA or ../shared/data")
     found = [len(table) for table in (splits.train, splits.valid, splits.test)]
     assert found == pytest.approx(COUNTS[name], rel=0.002)  # a handful of e-mails have no text
+    several = {"aeslc": {4}, "scitldr": {1, 2, 3, 4}}.get(name)
     for table in (splits.train, splits.valid, splits.test):
         assert all(s.strip() and t.strip() for s, t in zip(table.sources, table.targets, strict=True))
+        if several and table is not splits.train:
+            assert {len(one) for one in table.references} <= several
+            assert [first for first, *_ in table.references] == table.targets
+        else:
+            assert table.references is None

@@ -170,6 +170,27 @@ def test_one_network_in_torchs_form_and_in_ours_flows_alike():
         assert a.norms == pytest.approx(b.norms, rel=1e-6)
 
 
+class Stepped(nn.Module):
+    """A layer that is called frame by frame, its state carried, as a decoder with input feeding does."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x, state=None):
+        for frame in x.split(1, int(self.layer.batch_first)):
+            _, state = self.layer(frame, state)
+
+
+@pytest.mark.parametrize("layer", [nn.LSTM(3, 6, 2), recurra.Recurrent("gru", 3, 6, 2)], ids=lambda m: type(m).__name__)
+def test_a_loop_over_frames_is_one_run(layer):
+    x = torch.randn(10, 4, 3).transpose(0, int(layer.batch_first))
+    whole, stepped = gradient_flow(layer, x), gradient_flow(Stepped(layer), x)
+    assert [flow.name.removeprefix("layer ") for flow in stepped] == [flow.name for flow in whole]
+    for a, b in zip(whole, stepped, strict=True):
+        assert a.norms == pytest.approx(b.norms, rel=1e-6)
+
+
 def test_what_cannot_be_looked_at_is_said():
     with pytest.raises(OptionError, match="no recurrent layer"):
         gradient_flow(nn.Linear(3, 4), torch.randn(2, 3))

@@ -236,6 +236,12 @@ def test_weights_in_fewer_bits_are_those_weights_rounded(weights, bound):
     y = torch.stack([stream.push(frame).clone() for frame in x])
     torch.testing.assert_close(y, exact, atol=1e-5, rtol=1e-5)
     assert 1e-5 < (y - whole).norm() / whole.norm() < bound
+    with options(weights=weights):
+        told, plain = layer.stream(batch=B), layer.stream(batch=B, weights="float")
+    assert [one.layers[0].weights for one in (stream, told, plain)] == [weights, weights, "float"]
+    for frame, rounded_frame, whole_frame in zip(x, y, whole, strict=True):  # outside: that of its making holds
+        assert torch.equal(told.push(frame), rounded_frame)
+        assert torch.equal(plain.push(frame), whole_frame)
 
 
 @needs_native

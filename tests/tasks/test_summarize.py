@@ -47,6 +47,16 @@ def finished(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module", params=[{}, {"input_feeding": True}], ids=str)
+def either(request, finished, tmp_path_factory):
+    """A finished run and the settings that it was made with, without and with input feeding."""
+    if not request.param:
+        return finished, SMALL
+    folder, settings = tmp_path_factory.mktemp("fed") / "names", SMALL | request.param
+    Summarizer(**settings).fit(SOURCES, TARGETS, run_dir=folder)
+    return folder, settings
+
+
 @pytest.fixture(scope="module")
 def learnt():
     """A model that has learnt what there is to learn."""
@@ -125,8 +135,12 @@ def test_sources_that_cannot_be_summarised(learnt):
         learnt.predict(["owner"], beam=0)
     with pytest.raises(OptionError, match="temperature must be a number above 0"):
         learnt.predict(["owner"], temperature=0)
-    with pytest.raises(DataError, match="targets must be as many as the sources\n.*1 targets, 2 sources"):
+    with pytest.raises(DataError, match="references must be as many as the sources\n.*1 references, 2 sources"):
         learnt.evaluate(["a", "b"], ["a"])
+    with pytest.raises(EmptyDataError, match=r"references\[1\] is empty"):
+        learnt.evaluate(["a", "b"], ["a", []])
+    with pytest.raises(EmptyTextError, match=r"references\[1\]\[0\] is a missing value"):
+        learnt.evaluate(["a", "b"], [["a", "c"], None])
 
 
 def test_searches(learnt):
@@ -158,6 +172,7 @@ def test_the_same_seed_gives_the_same_weights(finished):
         {"cell": "lstmp", "lowercase": True, "label_smoothing": 0.1, "dropout": 0.1, "word_dropout": 0.1},
         {"cell": "slstm", "validation_fraction": 0, "embedding_dropout": 0.1},
         {"unit": "subword", "vocab_size": 150, "cell": "lstm"},
+        {"cell": "rnn", "input_feeding": True},
     ],
     ids=lambda o: str(o["cell"])[:5],
 )
@@ -219,8 +234,9 @@ def test_the_run_folder_holds_what_it_should(finished):
     assert "first sentence" in report
 
 
-def test_a_saved_summariser_is_loaded(finished, tmp_path):
-    model = Summarizer.load(finished)
+def test_a_saved_summariser_is_loaded(either, tmp_path):
+    model = Summarizer.load(either[0])
+    assert model.input_feeding == bool(either[1].get("input_feeding"))
     model.save(tmp_path / "run")
     again = Summarizer.load(tmp_path / "run")
     assert again.predict(SOURCES[:9]) == model.predict(SOURCES[:9])
@@ -233,16 +249,35 @@ def test_a_saved_summariser_is_loaded(finished, tmp_path):
         TextClassifier.load(tmp_path / "run")
 
 
+def test_a_run_from_before_there_was_input_feeding_is_loaded(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    config = read_json(run / "config.json")
+    del config["settings"]["input_feeding"]
+    write_json(run / "config.json", config)
+    assert Summarizer.load(run).predict(SOURCES[:9]) == Summarizer.load(finished).predict(SOURCES[:9])
+    again = Summarizer(**SMALL).fit(SOURCES, TARGETS, run_dir=run, resume=True)
+    assert not again.input_feeding
+
+
 def test_a_test_split_joins_the_others(finished, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
     model = Summarizer.load(run)
     sources, targets = pairs(12, seed=5)
     figures = model.record(run, "test", sources, targets)
     assert read_json(run / "metrics.json")["test"] == figures == model.evaluate(sources, targets)
-    assert "Scores, test pairs" in (run / "report.html").read_text()
+    report = (run / "report.html").read_text()
+    assert "Scores, test pairs" in report
+    assert "best of" not in report
+    several = model.record(run, "test", sources, [[target, "Ask somebody"] for target in targets])
+    best = several.pop("best_reference")
+    assert several == figures
+    assert best["count"] == 24
+    assert best["rouge1"]["value"] >= figures["rouge1"]["value"]
+    assert "best of 24 references" in (run / "report.html").read_text()
 
 
-def test_a_run_stopped_and_resumed_equals_the_unbroken_one(finished, tmp_path, monkeypatch):
+def test_a_run_stopped_and_resumed_equals_the_unbroken_one(either, tmp_path, monkeypatch):
+    finished, settings = either
     count, objective = 0, summarize.likelihood
 
     def with_interruption(network, batch, **options):
@@ -255,14 +290,14 @@ def test_a_run_stopped_and_resumed_equals_the_unbroken_one(finished, tmp_path, m
     with monkeypatch.context() as patch:
         patch.setattr(summarize, "likelihood", with_interruption)
         with pytest.raises(KeyboardInterrupt, match="in epoch 2: the end of epoch 1 is saved"):
-            Summarizer(**SMALL).fit(SOURCES, TARGETS, run_dir=tmp_path / "run")
+            Summarizer(**settings).fit(SOURCES, TARGETS, run_dir=tmp_path / "run")
     with pytest.raises(RunFolderError, match="has no weights"):
         Summarizer.load(tmp_path / "run")
     with pytest.raises(RunFolderError, match="begun with other settings or data"):
-        Summarizer(**SMALL | {"hidden_size": 25}).fit(SOURCES, TARGETS, run_dir=tmp_path / "run", resume=True)
-    resumed = Summarizer(**SMALL | {"beam": 3}).fit(SOURCES, TARGETS, run_dir=tmp_path / "run", resume=True)
+        Summarizer(**settings | {"hidden_size": 25}).fit(SOURCES, TARGETS, run_dir=tmp_path / "run", resume=True)
+    resumed = Summarizer(**settings | {"beam": 3}).fit(SOURCES, TARGETS, run_dir=tmp_path / "run", resume=True)
     assert_same_weights(resumed, Summarizer.load(finished))
-    again = Summarizer(**SMALL | {"beam": 3}).fit(SOURCES, TARGETS, run_dir=tmp_path / "run", resume=True)
+    again = Summarizer(**settings | {"beam": 3}).fit(SOURCES, TARGETS, run_dir=tmp_path / "run", resume=True)
     assert_same_weights(again, resumed)
 
 

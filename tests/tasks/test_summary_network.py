@@ -1,12 +1,17 @@
 """The network of summaries: probabilities, copying, and the same scores whole, word by word, and batched."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import recurra
 from recurra.data import WrittenWords
 from recurra.data.written_words import BEGIN_ID, END_ID, SPECIAL, UNK_ID
+from recurra.engine import requests
+from recurra.kernels.cpu import native
 from recurra.tasks.beam import beam_search
 from recurra.tasks.summary_network import SummaryNetwork, Writing
 from recurra.tasks.summary_rows import PairRows, likelihood, read_source, target_ids, text_of
@@ -17,9 +22,9 @@ TARGETS = ["cat on Tom", "bee , dog", "a mat"]
 OPTIONS = {"cell": "lstm", "hidden_size": 5, "embedding_size": 4}
 
 
-def network(seed=0, **options):
+def network(seed=0, words=WORDS, **options):
     torch.manual_seed(seed)
-    made = SummaryNetwork(len(WORDS), **OPTIONS | options).double().eval()
+    made = SummaryNetwork(len(words), **OPTIONS | options).double().eval()
     with torch.no_grad():  # so that probabilities are far from even, and every part counts
         for weight in made.parameters():
             weight.mul_(3)
@@ -34,9 +39,17 @@ def rows(sources=SOURCES, targets=TARGETS):
 
 KINDS = pytest.mark.parametrize(
     "options",
-    [{}, {"cell": "gru", "attention": "additive"}, {"copying": False}, {"cell": "lstmp", "num_layers": 2}],
+    [
+        {},
+        {"cell": "gru", "attention": "additive"},
+        {"copying": False},
+        {"cell": "lstmp", "num_layers": 2},
+        {"input_feeding": True},
+        {"input_feeding": True, "cell": "gru", "attention": "additive", "copying": False},
+    ],
     ids=str,
 )
+FEEDING = pytest.mark.parametrize("options", [{}, {"input_feeding": True}], ids=str)
 
 
 def test_ids_of_what_is_not_in_the_vocabulary():
@@ -114,8 +127,9 @@ def test_word_by_word_is_all_at_once(options):
             assert found[..., [0, UNK_ID, BEGIN_ID]].isinf().all()
 
 
-def test_hypotheses_are_reordered_and_sources_leave():
-    made, batch = network(), rows()[[0, 1, 2]]
+@FEEDING
+def test_hypotheses_are_reordered_and_sources_leave(options):
+    made, batch = network(**options), rows()[[0, 1, 2]]
     with torch.inference_mode():
         writing = Writing(made, batch.source, 2)
         writing(torch.full((3, 2), BEGIN_ID))
@@ -127,6 +141,23 @@ def test_hypotheses_are_reordered_and_sources_leave():
             words = torch.tensor([[BEGIN_ID, *told]])
             alone = made.log_probabilities(made(one.source, words), one.source)[0, -1]
             torch.testing.assert_close(found[row, hypothesis, 3 : len(WORDS)], alone[3 : len(WORDS)])
+
+
+@pytest.mark.skipif(native() is None, reason="built without the native machine")
+@pytest.mark.parametrize(("weights", "bound"), [("bfloat16", 0.02), ("int8", 0.05)])
+@FEEDING
+def test_a_search_reads_weights_in_the_bits_that_the_options_say(options, weights, bound):
+    made, source = network(**options).float(), rows()[[0, 1, 2]].source
+    found = {}
+    for bits in ("float", weights):
+        with torch.inference_mode(), recurra.options(weights=bits), requests() as seen:
+            writing = Writing(made, source, 2)
+            steps = [writing(torch.full((3, 2), word)) for word in (BEGIN_ID, 4, 5)]
+        layers = [layer for stream in writing.streams for layer in stream.layers]
+        assert {layer.weights for layer in layers} == {request.weights for request in seen} == {bits}
+        found[bits] = torch.stack(steps)[..., END_ID : len(WORDS)].exp()
+    error = (found[weights] - found["float"]).norm() / found["float"].norm()
+    assert 1e-5 < error < bound
 
 
 @KINDS
@@ -147,8 +178,42 @@ def test_scores_of_a_search_are_those_of_its_words(options):
                 assert score == pytest.approx(total.item(), rel=1e-6)
 
 
-def test_every_weight_is_trained_and_padding_is_not_read():
-    made = network(dropout=0.1, embedding_dropout=0.1, word_dropout=0.2).train()
+@KINDS
+def test_a_beam_that_holds_everything_finds_the_best_there_is(options):
+    words, longest = WrittenWords([*SPECIAL, "a", "b"]), 4
+    made = network(words=words, **options)
+    table = PairRows([read_source(words, source, 20) for source in ("a b b", "b")], None, len(words))
+    every = [told for T in range(longest + 1) for told in itertools.product((4, 5), repeat=T)]
+    with torch.inference_mode():
+        source = table[[0, 1]].source
+        found = beam_search(Writing(made, source, 16), 2, 16, max_length=longest)
+        for row, hypotheses in enumerate(found):
+            one = table[[row]].source
+            total = {}
+            for told in every:
+                ids = [*told, END_ID][:longest]
+                frames = made(one, torch.tensor([[BEGIN_ID, *ids[:-1]]]))
+                each = made.log_probabilities(frames, one)[0].gather(1, torch.tensor(ids).unsqueeze(1))
+                total[told] = each.sum().item()
+            assert hypotheses[0].words == max(total, key=total.get)
+            assert all(score == pytest.approx(total[words], rel=1e-6) for words, score in hypotheses)
+
+
+@FEEDING
+def test_what_was_attended_to_is_read_a_frame_later_and_never_before(options):
+    made, batch = network(**options), rows()[[1]]
+    words, output = torch.tensor([[BEGIN_ID, 4, 5, 6]]), made.output.bias
+    first = made(batch.source, words).hidden
+    with torch.no_grad():
+        output += 1.0
+    moved = made(batch.source, words).hidden - 1 - first
+    assert moved[:, 0].abs().max() < 1e-12
+    assert (moved[:, 1:].abs().amax(-1) > 1e-3).all() == bool(options)
+
+
+@FEEDING
+def test_every_weight_is_trained_and_padding_is_not_read(options):
+    made = network(**options, dropout=0.1, embedding_dropout=0.1, word_dropout=0.2).train()
     batch = rows()[[0, 1, 2]]
     step = likelihood(made, batch, smoothing=0.1)
     assert step.size == 4 + 4 + 3

@@ -25,10 +25,11 @@ def datasets(
 
     recurra train classify imdb --data-dir FOLDER
     """
-    from recurra.data.corpora import CORPORA
+    from recurra.data import CORPORA, PAIRS
 
     found = {}
-    for name, corpus in CORPORA.items():
+    corpora = CORPORA | PAIRS | CORPORA  # docstrings is in both: its row in the first says what it is in the second
+    for name, corpus in corpora.items():
         place = corpus.find(data_dir)
         found[name] = {key: getattr(corpus, key) for key in SHOWN} | {"found": str(place) if place else None}
     if json:
@@ -37,7 +38,7 @@ def datasets(
     for name, row in found.items():
         print(name)
         for key, value in row.items():
-            print(f"  {key:12} {value or _absent(CORPORA[name].absent, data_dir)}")
+            print(f"  {key:12} {value or _absent(corpora[name].absent, data_dir)}")
 
 
 def _absent(what: str, data_dir: Path | None) -> str:

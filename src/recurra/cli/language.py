@@ -54,7 +54,7 @@ def predict_language(
         top_k=top_k,
         top_p=top_p,
         seed=seed or 0,
-        weights=weights or "float",
+        weights=weights,
     )
     if json:
         print(json_format.dumps({"prompt": prompt, "text": "".join(pieces)}, indent=1, ensure_ascii=False))

@@ -33,18 +33,17 @@ def evaluate_summaries(
     splits = read_pair_splits(data or data_of(model, run), source=source, target=target, test=None, data_dir=data_dir)
     table = splits.test or splits.train
     with options(weights=weights or "float"):
-        figures = model.evaluate(table.sources, table.targets or [])
+        figures = model.evaluate(table.sources, table.references or table.targets or [])
     if json:
         print(json_format.dumps({"run": str(run), "data": table.origin, **figures}, indent=1))
         return
     from rich.console import Console
     from rich.table import Table
 
-    from recurra.tasks.summary_report import shown_interval
+    from recurra.tasks.summary_report import figure_rows, shown_interval
 
     shown = Table("", *SHOWN.values(), box=None)
-    baselines = figures["baselines"]
-    for name, found in {"this run": figures, "first sentence": baselines["lead"], "copy": baselines["copy"]}.items():
+    for name, found in figure_rows(figures).items():
         shown.add_row(name, *(shown_interval(found[key]) for key in SHOWN))
     print(f"{table.origin}: {figures['count']:,} pairs; {figures['copy_rate']:.0%} of the words written are copied\n")
     Console(highlight=False).print(shown)

@@ -38,6 +38,7 @@ def summarize(
     embedding_size: Annotated[int | None, Network(metavar="D", help="Width of word vectors.")] = None,
     attention: Annotated[str | None, Network(help="multiplicative or additive.")] = None,
     copying: Annotated[bool | None, Network(help="Whether words of a source can be copied.")] = None,
+    input_feeding: Annotated[bool | None, Network(help="Whether the decoder reads what it last attended to.")] = None,
     unit: Annotated[str | None, Network(help="word, or subword: pieces of words.")] = None,
     vocab_size: Annotated[int | None, Network(metavar="V", help="At most so many words.")] = None,
     min_count: Annotated[int | None, Network(help="Rarer words are unknown; they can be copied.")] = None,
@@ -102,7 +103,10 @@ def summarize(
         return  # the first process evaluates and reports
     result = result_of(model, place, say)
     if splits.test:
-        result["test"] = figures = model.record(place, "test", splits.test.sources, splits.test.targets or [])
+        references = splits.test.references or splits.test.targets or []
+        result["test"] = figures = model.record(place, "test", splits.test.sources, references)
         say(f"test     {line_of(figures)} on {figures['count']:,} pairs")
+        if best := figures.get("best_reference"):
+            say(f"best of  {line_of(best)} on {best['count']:,} references")
         say(f"lead     {line_of(figures['baselines']['lead'])}")
     finish(result, place, "a text of your own", json=json, say=say)

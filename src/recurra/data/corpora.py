@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from recurra.data.docstrings import docstrings, find_docstrings
 from recurra.data.public import find_imdb, imdb
@@ -14,9 +15,12 @@ TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 PARTS = {"train": ("train",), "valid": ("valid", "validation", "val", "dev"), "test": ("test",)}
 
 
+Parts = TypeVar("Parts", covariant=True)
+
+
 @dataclass(frozen=True)
-class Corpus:
-    """A row of the table of corpora.
+class Corpus(Generic[Parts]):
+    """A row of the table of corpora, or of that of corpora of pairs.
 
     Attributes:
         description: what the texts are. task: what is learnt from them. size: how much there is, in words.
@@ -32,13 +36,13 @@ class Corpus:
     terms: str
     absent: str
     find: Callable[[Path | None], Path | None]
-    load: Callable[[Path | None], Splits]
+    load: Callable[[Path | None], Parts]
 
 
-CORPORA = {
+CORPORA: dict[str, Corpus[Splits]] = {
     "docstrings": Corpus(
         description="documentation strings of the packages installed here",
-        task="which package a text is of",
+        task="which package a text is of; or its first paragraph, from what follows (train summarize)",
         size="some 28,000 texts of ten classes; it depends on what is installed",
         origin="embedded: read from the source of the standard library and the installed packages, and cached",
         terms="that of each package; nothing is redistributed",

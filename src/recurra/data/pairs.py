@@ -1,5 +1,6 @@
 """Pairs of texts, a source and what is to be written of it: from tables, and corpora by name."""
 
+import functools
 import hashlib
 import os
 import zlib
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recurra.data.corpora import PARTS, TABLES, table_in
+from recurra.data.corpora import CORPORA, PARTS, TABLES, Corpus, table_in
 from recurra.data.docstrings import part_of, read_docstrings
 from recurra.data.records import Record, read_records, read_text
 from recurra.data.table import column_named, text_in
@@ -17,6 +18,7 @@ from recurra.errors import DataError, EmptyDataError, MissingDataError, did_you_
 SOURCE_COLUMNS = ("source", "body", "text", "article", "document")
 TARGET_COLUMNS = ("target", "summary", "subject", "title", "headline", "translation")
 MIN_SUMMARY_WORDS = 3  # of a docstring; shorter ones are names
+Rows = list[tuple[str, list[str]]]  # a source and what was written of it, in most corpora one text
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,13 @@ class PairTable:
 
     Attributes:
         sources: none of them empty. targets: as many, or None. origin: a path or a corpus's name, for messages.
+        references: all that people wrote of each source, its target first; None where that is all.
     """
 
     sources: list[str]
     targets: list[str] | None
     origin: str
+    references: list[list[str]] | None = None
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -99,21 +103,6 @@ def read_pairs(
     return PairTable(sources, None if target is None else targets, str(path))
 
 
-@dataclass(frozen=True)
-class PairCorpus:
-    """A row of the table of corpora of pairs.
-
-    Attributes:
-        description: what is read and written. origin: where it comes from. terms: see :class:`recurra.data.Corpus`.
-        load: reads it, given the folder where the files are, or None.
-    """
-
-    description: str
-    origin: str
-    terms: str
-    load: Callable[[Path | None], PairSplits]
-
-
 def load_pairs(
     data: Path | str,
     *,
@@ -167,10 +156,10 @@ def docstring_pairs(packages: Sequence[str] | None = None, **options: Any) -> Pa
     Args:
         packages, options: see :func:`recurra.data.read_docstrings`.
     """
-    parts: dict[str, list[tuple[str, str]]] = {"train": [], "valid": [], "test": []}
+    parts: dict[str, Rows] = {part: [] for part in PARTS}
     for one in read_docstrings(packages, **options):
         if len(one.summary.split()) >= MIN_SUMMARY_WORDS:
-            parts[part_of(one.body)].append((one.body, one.summary))
+            parts[part_of(one.body)].append((one.body, [one.summary]))
     return _splits("docstrings", parts)
 
 
@@ -184,43 +173,40 @@ def tatoeba_part(english: str) -> str:
     return {0: "test", 1: "valid"}.get(zlib.crc32(english.encode()) % 20, "train")
 
 
-def _json_corpus(name: str, pair: Callable[[Record], tuple[str, str]]) -> Callable[[Path | None], PairSplits]:
+def _json_corpus(name: str, pair: Callable[[Record], tuple[str, list[str]]]) -> Callable[[Path | None], PairSplits]:
     def load(data_dir: Path | None) -> PairSplits:
-        files = {"train": "train.jsonl.gz", "valid": "dev.jsonl.gz", "test": "test.jsonl.gz"}
-        folder = _folder(name, name, tuple(files.values()), data_dir)
-        return _splits(name, {part: [*_pairs(folder / file, pair)] for part, file in files.items()})
+        folder = _folder(name, data_dir)
+        return _splits(name, {part: [*_pairs(folder / file, pair)] for part, file in zip(PARTS, JSON, strict=True)})
 
     return load
 
 
-def _pairs(path: Path, pair: Callable[[Record], tuple[str, str]]) -> Iterator[tuple[str, str]]:
+def _pairs(path: Path, pair: Callable[[Record], tuple[str, list[str]]]) -> Iterator[tuple[str, list[str]]]:
     _, records = read_records(path)
     for record in records(()):
         try:
-            source, target = pair(record)
-            yield " ".join(source.split()), " ".join(target.split())
-        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            source, (first, *others) = pair(record)
+            yield _text(source), [_text(target) for target in (first, *others)]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{record.where}: no row of this corpus", received=repr(error)[:100]) from error
 
 
 def _multi30k(data_dir: Path | None) -> PairSplits:
-    stems = {"train": "train", "valid": "val", "test": "test_2016_flickr"}
-    names = tuple(f"{stem}.{side}.gz" for stem in stems.values() for side in ("en", "de"))
-    folder = _folder("multi30k", "multi30k", names, data_dir)
+    folder = _folder("multi30k", data_dir)
     parts = {}
-    for part, stem in stems.items():
+    for part, stem in zip(PARTS, FLICKR, strict=True):
         sides = [read_text(folder / f"{stem}.{side}.gz").strip("\n").split("\n") for side in ("en", "de")]
         if len(sides[0]) != len(sides[1]):
             raise DataError(
                 f"{folder}: the lines of {stem} are not aligned", received=f"{len(sides[0])} and {len(sides[1])}"
             )
-        parts[part] = [*zip(*sides, strict=True)]
+        parts[part] = [(english, [german]) for english, german in zip(*sides, strict=True)]
     return _splits("multi30k", parts)
 
 
 def _tatoeba(data_dir: Path | None) -> PairSplits:
-    path = _folder("tatoeba", "tatoeba_fra_eng", ("fra.txt.gz",), data_dir) / "fra.txt.gz"
-    parts: dict[str, list[tuple[str, str]]] = {"train": [], "valid": [], "test": []}
+    path = _folder("tatoeba", data_dir) / "fra.txt.gz"
+    parts: dict[str, Rows] = {part: [] for part in PARTS}
     for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip():
             continue
@@ -229,26 +215,43 @@ def _tatoeba(data_dir: Path | None) -> PairSplits:
             raise DataError(
                 f"{path}, line {number}: no pair", received=line[:60], instead="an English text, a tab, French"
             )
-        parts[tatoeba_part(english)].append((english.strip(), french.split("\t")[0].strip()))
+        parts[tatoeba_part(english)].append((english.strip(), [french.split("\t")[0].strip()]))
     return _splits("tatoeba", parts)
 
 
-def _splits(name: str, parts: dict[str, list[tuple[str, str]]]) -> PairSplits:
-    tables = {
+def _splits(name: str, parts: dict[str, Rows]) -> PairSplits:
+    tables = {}
+    for part, rows in parts.items():
         # A handful of rows of public corpora lack one side.
-        part: PairTable([s for s, t in rows if s and t], [t for s, t in rows if s and t], name)
-        for part, rows in parts.items()
-    }
+        whole = [(source, [one for one in targets if one]) for source, targets in rows if source and targets[0]]
+        sources, references = [source for source, _ in whole], [targets for _, targets in whole]
+        several = any(len(targets) > 1 for targets in references)
+        tables[part] = PairTable(sources, [first for first, *_ in references], name, references if several else None)
     if not tables["train"].sources:
         raise EmptyDataError(f"{name} holds no training pairs")
     return PairSplits(*(tables[part] if tables[part].sources else None for part in PARTS))  # type: ignore[arg-type]
 
 
-def _folder(name: str, folder: str, files: Sequence[str], data_dir: Path | None) -> Path:
-    given = data_dir or os.environ.get("RECURRA_DATA")
-    for place in (Path(given), Path(given) / folder) if given else ():
-        if all((place / file).is_file() for file in files):
-            return place
+# name -> the folder that it is looked for in, and its files
+JSON = ("train.jsonl.gz", "dev.jsonl.gz", "test.jsonl.gz")
+FLICKR = ("train", "val", "test_2016_flickr")
+FILES = {
+    **{name: (name, JSON) for name in ("aeslc", "scitldr", "django_pseudocode")},
+    "multi30k": ("multi30k", tuple(f"{stem}.{side}.gz" for stem in FLICKR for side in ("en", "de"))),
+    "tatoeba": ("tatoeba_fra_eng", ("fra.txt.gz",)),
+}
+
+
+def _find(name: str, data_dir: Path | None) -> Path | None:
+    given, (folder, files) = data_dir or os.environ.get("RECURRA_DATA"), FILES[name]
+    places = (Path(given), Path(given) / folder) if given else ()
+    return next((place for place in places if all((place / file).is_file() for file in files)), None)
+
+
+def _folder(name: str, data_dir: Path | None) -> Path:
+    if place := _find(name, data_dir):
+        return place
+    given, (folder, files) = data_dir or os.environ.get("RECURRA_DATA"), FILES[name]
     raise MissingDataError(
         f"{name} is not {'in the folder given' if given else 'here, and is not downloaded'}",
         received=str(given) if given else "neither --data-dir nor $RECURRA_DATA",
@@ -260,44 +263,70 @@ def _folder(name: str, folder: str, files: Sequence[str], data_dir: Path | None)
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"a text is missing: {value!r}")
-    return value
+    return " ".join(value.split())
 
 
-PAIRS = {
-    "docstrings": PairCorpus(
-        "documentation strings: what follows the first paragraph, and the first paragraph",
-        "embedded: read from the source of the standard library and the installed packages, and cached",
-        "that of each package; nothing is redistributed",
-        lambda _: docstring_pairs(),
+def _public(name: str, load: Callable[[Path | None], PairSplits], **said: str) -> Corpus[PairSplits]:
+    absent = "refused; it is not downloaded, but read from --data-dir or $RECURRA_DATA"
+    return Corpus(find=functools.partial(_find, name), load=load, absent=absent, **said)
+
+
+PAIRS: dict[str, Corpus[PairSplits]] = {
+    "docstrings": Corpus(
+        description=CORPORA["docstrings"].description,
+        task="the first paragraph, from what follows it",
+        size="some 20,000 pairs; it depends on what is installed",
+        origin=CORPORA["docstrings"].origin,
+        terms=CORPORA["docstrings"].terms,
+        absent=CORPORA["docstrings"].absent,
+        find=CORPORA["docstrings"].find,
+        load=lambda _: docstring_pairs(),
     ),
-    "aeslc": PairCorpus(
-        "e-mails and their subject lines (Zhang & Tetreault 2019)",
-        "github.com/ryanzhumich/AESLC",
-        "CC BY-NC-SA 4.0",
-        _json_corpus("aeslc", lambda row: (_text(row.values["body"]), _text(row.values["subject"]))),
+    "aeslc": _public(
+        "aeslc",
+        _json_corpus(
+            "aeslc", lambda row: (row.values["body"], [row.values["subject"], *row.values.get("annotations", ())])
+        ),
+        description="e-mails and their subject lines (Zhang & Tetreault 2019)",
+        task="the subject of an e-mail; to test with there are three more that others wrote",
+        size="14,436 pairs to train on, 1,960 for validation, 1,906 to test with",
+        origin="github.com/ryanzhumich/AESLC",
+        terms="CC BY-NC-SA 4.0",
     ),
-    "scitldr": PairCorpus(
-        "abstracts of papers and one sentence (Cachola et al. 2020); the first of several targets",
-        "github.com/allenai/scitldr, SciTLDR-A",
-        "Apache-2.0",
-        _json_corpus("scitldr", lambda row: (" ".join(row.values["source"]), _text(row.values["target"][0]))),
+    "scitldr": _public(
+        "scitldr",
+        _json_corpus("scitldr", lambda row: (" ".join(row.values["source"]), row.values["target"])),
+        description="abstracts of papers and one sentence (Cachola et al. 2020), SciTLDR-A",
+        task="one sentence for an abstract, that of the authors; to test with there are several of others",
+        size="1,992 pairs to train on, 619 for validation, 618 to test with",
+        origin="github.com/allenai/scitldr, SciTLDR-A",
+        terms="Apache-2.0",
     ),
-    "django_pseudocode": PairCorpus(
-        "a line of Python and what it does in English (Oda et al. 2015)",
-        "github.com/odashi/ase15-django-dataset",
-        "MIT",
-        _json_corpus("django_pseudocode", lambda row: (_text(row.values["code"]), _text(row.values["text"]))),
+    "django_pseudocode": _public(
+        "django_pseudocode",
+        _json_corpus("django_pseudocode", lambda row: (row.values["code"], [row.values["text"]])),
+        description="lines of Python and what they do in English (Oda et al. 2015)",
+        task="the English of a line of Python",
+        size="16,000 pairs to train on, 1,000 for validation, 1,805 to test with",
+        origin="github.com/odashi/ase15-django-dataset",
+        terms="MIT",
     ),
-    "multi30k": PairCorpus(
-        "captions of pictures, English to German (Elliott et al. 2016)",
-        "github.com/multi30k/dataset, data/task1/raw",
-        "no licence stated; derived from Flickr30K",
+    "multi30k": _public(
+        "multi30k",
         _multi30k,
+        description="captions of pictures (Elliott et al. 2016)",
+        task="English to German",
+        size="29,000 pairs to train on, 1,014 for validation, 1,000 to test with",
+        origin="github.com/multi30k/dataset, data/task1/raw",
+        terms="no licence stated; derived from Flickr30K",
     ),
-    "tatoeba": PairCorpus(
-        "short sentences, English to French; an English sentence and all its translations are in one part",
-        "www.manythings.org/anki/fra-eng.zip, sentences of tatoeba.org",
-        "CC BY 2.0",
+    "tatoeba": _public(
+        "tatoeba",
         _tatoeba,
+        description="short sentences; an English one and all its translations are in one part",
+        task="English to French",
+        size="128,821 pairs to train on, 6,971 for validation, 6,995 to test with",
+        origin="www.manythings.org/anki/fra-eng.zip, sentences of tatoeba.org",
+        terms="CC BY 2.0",
     ),
 }

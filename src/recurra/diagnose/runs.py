@@ -127,23 +127,36 @@ Call = Callable[[nn.Module], Any]
 
 def _calls(model: nn.Module, inputs: Sequence[Any], keywords: dict[str, Any]) -> list[tuple[str, nn.Module, Call]]:
     """The first call of each recurrent layer: its path, itself, and how to call one like it again."""
-    found: list[tuple[str, nn.Module, Call]] = []
+    made: dict[nn.Module, tuple[str, list[Any]]] = {}
     hooks = []
     for path, module in model.named_modules():
         if isinstance(module, nn.RNNBase | Recurrent):
 
-            def keep(m: nn.Module, args: Any, kwargs: Any, path: str = path) -> None:
-                if all(m is not other for _, other, _ in found):
-                    found.append((path, m, lambda twin: twin(*args, **kwargs)))
+            def keep(m: nn.Module, args: Any, kwargs: Any, output: Any, path: str = path) -> None:
+                made.setdefault(m, (path, []))[1].append((args, kwargs, output[1]))
 
-            hooks.append(module.register_forward_pre_hook(keep, with_kwargs=True))
+            hooks.append(module.register_forward_hook(keep, with_kwargs=True))
     try:
         with torch.no_grad(), _evaluating(model):
             model(*inputs, **keywords)
     finally:
         for hook in hooks:
             hook.remove()
-    return found
+    return [(path, module, _joined(module, calls)) for module, (path, calls) in made.items()]
+
+
+def _joined(module: Any, calls: Sequence[Any]) -> Call:
+    """The first call, with those after it that each went on from where the one before ended: loops over frames."""
+    args, kwargs, last = calls[0]
+    pieces = [*args[:1]]
+    for (x, *state), named, after in calls[1:] if args and isinstance(args[0], Tensor) and not kwargs else ():
+        if named or len(state) != 1 or state[0] is not last:
+            break
+        pieces.append(x)
+        last = after
+    if len(pieces) > 1:
+        args = (torch.cat(pieces, 1 if module.batch_first and pieces[0].dim() > 2 else 0), *args[1:])
+    return lambda twin: twin(*args, **kwargs)
 
 
 def _runs(path: str, module: nn.Module, call: Call) -> Iterator[Run]:

@@ -32,7 +32,7 @@ class CellStream:
         cell: any.
         rows: for how many sequences there is room.
         weights: ``"float"``, ``"bfloat16"`` or ``"int8"`` (a factor a row): how the native machine holds them. They are
-            computed with in float32.
+            computed with in float32. None: what the options say where this is made.
         looks: whether NaN in what is pushed is an error, as the options say; of deeper layers it is of the weights.
 
     Attributes:
@@ -43,7 +43,8 @@ class CellStream:
         ExecutorError: fewer bits are wanted, and the native machine cannot run the cell.
     """
 
-    def __init__(self, cell: Cell[Any], rows: int, *, weights: str = "float", looks: bool = True):
+    def __init__(self, cell: Cell[Any], rows: int, *, weights: str | None = None, looks: bool = True):
+        weights = current_options().weights if weights is None else weights
         if weights not in WEIGHTS:
             raise OptionError(f"weights must be one of {', '.join(WEIGHTS)}", received=repr(weights))
         if cell.training and type(cell).prepare is not Cell.prepare:
@@ -116,7 +117,7 @@ class CellStream:
         x, reset = _piece(x, frame), _piece(reset, frame)
         state = self.state if rows is None else [s[rows] for s in self.state]
         first = self.cell.State(*state)
-        with options(check_nan=self.looks and current_options().check_nan):
+        with options(check_nan=self.looks and current_options().check_nan, weights=self.weights):
             y, last, *every = scan(self.cell, x, first, lengths=lengths, reset=reset, return_states=return_states)
         for s, new in zip(self.state, last, strict=True):
             s[slice(None) if rows is None else rows] = new
@@ -132,7 +133,8 @@ class CellStream:
         """One of a single frame."""
         weight = next(iter(self.cell.parameters()), torch.empty(()))
         leaves = [weight.new_zeros(1, 1, *extent(s)) for s in self.cell.input_shapes.values()]
-        return make_request(self.cell, leaves[0] if self.cell.Input is None else self.cell.Input(*leaves))
+        found = make_request(self.cell, leaves[0] if self.cell.Input is None else self.cell.Input(*leaves))
+        return found.replace(weights=self.weights)
 
 
 class _Held:
@@ -142,7 +144,7 @@ class _Held:
         self.stream = stream
         self.dtype = request.x[0].dtype
         self.work = machine.working(request)
-        self.weights = machine.held(request if stream.weights == "float" else request.replace(weights=stream.weights))
+        self.weights = machine.held(request)
         self.derived = request.derived
         graph = self.derived.forward.graph
         numbers = sum(numel(graph.nodes[n.args[1]].shape) for _, n in graph if n.kind is OpKind.CONTRACTION)

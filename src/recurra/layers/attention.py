@@ -42,21 +42,28 @@ class Attention(nn.Module):
             self.memory = nn.Linear(memory_size, memory_size)
             self.score = nn.Linear(memory_size, 1, bias=False)
 
-    def forward(self, queries: Tensor, memory: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def keys(self, memory: Tensor) -> Tensor:
+        """What queries are held against, ``(B, S, M)``, for a `memory` that is asked more than once."""
+        return self.memory(memory) if self.kind == "additive" else memory
+
+    def forward(
+        self, queries: Tensor, memory: Tensor, lengths: Tensor, keys: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """What the queries find.
 
         Args:
             queries: ``(B, T, Q)``; each is answered by itself. memory: ``(B, S, M)`` states.
             lengths: ``(B,)``, 1 to S: the states past them have weight 0.
+            keys: what :meth:`keys` made of the same memory; None: they are made here.
 
         Returns:
             ``(context, weights)``: ``(B, T, M)``, and ``(B, T, S)`` whose rows sum to one.
         """
-        asked = self.query(queries)
+        asked, keys = self.query(queries), self.keys(memory) if keys is None else keys
         if self.kind == "additive":
-            energy = self.score(torch.tanh(asked.unsqueeze(2) + self.memory(memory).unsqueeze(1))).squeeze(3)
+            energy = self.score(torch.tanh(asked.unsqueeze(2) + keys.unsqueeze(1))).squeeze(3)
         else:
-            energy = asked @ memory.transpose(1, 2) / math.sqrt(memory.shape[2])
+            energy = asked @ keys.transpose(1, 2) / math.sqrt(keys.shape[2])
         past = torch.arange(memory.shape[1], device=memory.device) >= lengths.unsqueeze(1)
         weights = energy.masked_fill(past.unsqueeze(1), float("-inf")).softmax(-1)
         return weights @ memory, weights

@@ -33,7 +33,8 @@ class Stream:
         batch: how many sequences there are at first: rows 0 to ``batch - 1``.
         batch_first: whether pieces of several frames are ``(B, T, ...)`` or ``(T, B, ...)``.
         weights: ``"float"``: as they are; ``"bfloat16"`` or ``"int8"`` (a factor a row of each matrix): rounded, in a
-            half or a quarter of the memory; sums and states stay float32. Needs the native machine.
+            half or a quarter of the memory; sums and states stay float32. Needs the native machine. None: as
+            :func:`recurra.options` say where the stream is made.
 
     Raises:
         OptionError: `weights` is none of these, or the layers draw masks in training.
@@ -50,7 +51,7 @@ class Stream:
 
     def __init__(
         self, cells: Callable[[], Sequence[Cell[Any]]], batch: int = 1, *, batch_first: bool = False,
-        weights: str = "float",
+        weights: str | None = None,
     ):  # fmt: skip
         if isinstance(batch, bool) or not isinstance(batch, int) or batch < 0:
             raise OptionError("batch must be a whole number, 0 or more", received=repr(batch))
@@ -265,12 +266,13 @@ class Stream:
 class Streamed:
     """Layers that can run on frames as they come: they have ``cells()``, ``bidirectional`` and ``batch_first``."""
 
-    def stream(self: Any, batch: int = 1, *, weights: str = "float") -> Stream:
+    def stream(self: Any, batch: int = 1, *, weights: str | None = None) -> Stream:
         """Run on frames as they come, in constant memory: see :class:`recurra.Stream`.
 
         Args:
             batch: how many sequences there are at first.
-            weights: ``"float"``, ``"bfloat16"`` or ``"int8"``: how the stream holds the weights.
+            weights: ``"float"``, ``"bfloat16"`` or ``"int8"``: how the stream holds the weights; None: as
+                :func:`recurra.options` say.
 
         Raises:
             OptionError: the layer runs both ways: a stream has no end from which to run back.

@@ -157,10 +157,8 @@ def forbid_repeats(found: Tensor, words: Tensor, size: int) -> Tensor:
         return found
     runs = words.unfold(2, size, 1)  # (B, K, T - size + 1, size)
     last = words[..., T - size + 1 :].unsqueeze(2)
-    again = (runs[..., :-1] == last).all(-1)
-    following = runs[..., -1].where(again, found.shape[2])  # a place past the words, for those that may come
-    room = torch.cat([found, found.new_zeros(*found.shape[:2], 1)], 2)
-    return room.scatter(2, following, -torch.inf)[..., :-1]
+    b, k, t = (runs[..., :-1] == last).all(-1).nonzero(as_tuple=True)
+    return found.index_put((b, k, runs[b, k, t, -1]), found.new_tensor(-torch.inf))
 
 
 def _of_parents(words: Tensor, parents: Tensor) -> Tensor:

@@ -221,7 +221,7 @@ class LanguageModel(Trained):
         top_k: int | None = None,
         top_p: float | None = None,
         seed: int = 0,
-        weights: str = "float",
+        weights: str | None = None,
     ) -> Iterator[str]:
         """Go on writing behind a prompt, token by token, in constant time and memory each.
 
@@ -232,7 +232,7 @@ class LanguageModel(Trained):
             top_p: draw among the fewest likeliest ones that hold this part of the probability; None: among all.
             seed: the same gives the same text.
             weights: how the recurrent layers' are held: ``"float"``, ``"bfloat16"`` or ``"int8"``, see
-                :class:`recurra.Stream`.
+                :class:`recurra.Stream`; None: as :func:`recurra.options` say.
 
         Yields:
             Pieces of text, one a token, spaces and line ends included: join them. The unknown token is never drawn.

@@ -35,7 +35,7 @@ from recurra.train.untrusted import AGAIN, read_json
 
 # The settings that SummaryNetwork takes by the same names.
 NETWORK = [
-    *("cell", "hidden_size", "num_layers", "embedding_size", "attention", "copying"),
+    *("cell", "hidden_size", "num_layers", "embedding_size", "attention", "copying", "input_feeding"),
     *("dropout", "embedding_dropout", "word_dropout"),
 ]
 SEARCH = ("beam", "length_penalty", "no_repeat", "max_length")
@@ -69,6 +69,10 @@ class Summarizer(Trained):
         num_layers: L, of the encoder; None where `hidden_size` gives one number a layer. The decoder has two.
         embedding_size: D, the width of a word's vector.
         attention: ``"multiplicative"`` or ``"additive"``. copying: whether words of a source can be copied.
+        input_feeding: whether the decoder also reads the attentional vector of the frame before (Luong et al., 2015).
+            All frames of a target are then no longer two scans and two attentions: the decoder runs frame by frame, in
+            training too, since nothing of it but word vectors and scores can be hoisted before that loop or sunk
+            behind it.
         unit: ``"word"``, or ``"subword"``, pieces of words by byte-pair encoding; then "words" below are pieces.
         vocab_size: V, at most so many words, of sources and targets together.
         min_count: a word that comes less often is unknown; it can still be copied.
@@ -108,6 +112,7 @@ class Summarizer(Trained):
     embedding_size: int = 128
     attention: str = "multiplicative"
     copying: bool = True
+    input_feeding: bool = False
     unit: str = "word"
     vocab_size: int = 12_000
     min_count: int = 2
@@ -230,8 +235,12 @@ class Summarizer(Trained):
         ((weights, copied),) = self._forced([read], [ids])
         return Attended(read.words, [word_of(self.tokenizer_, i, read) for i in ids], weights, copied)
 
-    def evaluate(self, sources: Iterable[str], references: Iterable[str]) -> dict[str, Any]:
+    def evaluate(self, sources: Iterable[str], references: Iterable[str | Iterable[str]]) -> dict[str, Any]:
         """ROUGE, BLEU and chrF of what is written, beside the first sentence of a source and all of it.
+
+        Args:
+            sources: none of them empty. references: as many; of each a text, or a list of texts whose first is the
+                original: figures are against the first one, and where there are several against all of them too.
 
         Returns:
             What :func:`recurra.tasks.summary_figures.summary_figures` does, and ``copy_rate``, the part of written
@@ -241,22 +250,23 @@ class Summarizer(Trained):
             NotFittedError: before `fit`. DataError: the pairs are none, or do not fit each other.
             MissingDependencyError: rouge-score or sacrebleu is not installed.
         """
-        return self._judged(_checked_pairs(sources, references))[0]
+        return self._judged(*_checked_references(sources, references))[0]
 
     def record(
-        self, run_dir: Path | str, split: str, sources: Iterable[str], references: Iterable[str]
+        self, run_dir: Path | str, split: str, sources: Iterable[str], references: Iterable[str | Iterable[str]]
     ) -> dict[str, Any]:
         """Evaluate on a split, add its figures to ``metrics.json``, and make ``report.html`` one about that split.
 
         Args:
             run_dir: the folder that this was fitted in, or loaded from. split: its name, such as ``"test"``.
-            sources, references: its content.
+            sources, references: its content, as :meth:`evaluate` takes it.
         """
         from recurra.tasks.summary_report import summary_report
 
-        pairs, folder = _checked_pairs(sources, references), RunFolder(run_dir)
-        figures, written = self._judged(pairs)
+        read, several = _checked_references(sources, references)
+        folder, (figures, written) = RunFolder(run_dir), self._judged(read, several)
         if not ranks.rank():
+            pairs = [(source, first) for source, (first, *_) in zip(read, several, strict=True)]
             self._write_figures(folder, split, figures)
             write_atomically(folder.report, summary_report(self, split, pairs, written, figures))
         return figures
@@ -371,10 +381,9 @@ class Summarizer(Trained):
                 )
                 yield indices, type(rows[indices])(source, words.to(device), targets.to(device))
 
-    def _judged(self, pairs: Sequence[tuple[str, str]]) -> tuple[dict[str, Any], list[str]]:
+    def _judged(self, sources: list[str], references: list[list[str]]) -> tuple[dict[str, Any], list[str]]:
         from recurra.tasks.summary_figures import summary_figures
 
-        sources, references = [s for s, _ in pairs], [t for _, t in pairs]
         reads = self._reads(sources)
         told = [one[0].words for one in self._found(reads)]
         written = [text_of(self.tokenizer_, ids, read) for ids, read in zip(told, reads, strict=True)]
@@ -385,8 +394,24 @@ class Summarizer(Trained):
 
 def _checked_pairs(sources: Iterable[str], targets: Iterable[str], name: str = "") -> list[tuple[str, str]]:
     read, written = checked_texts(sources, f"{name}sources"), checked_texts(targets, f"{name}targets")
-    if len(read) != len(written):
-        raise DataError(
-            f"{name}targets must be as many as the sources", received=f"{len(written)} targets, {len(read)} sources"
-        )
+    _require_as_many(read, written, f"{name}targets")
     return [*zip(read, written, strict=True)]
+
+
+def _checked_references(sources: Iterable[str], references: Any) -> tuple[list[str], list[list[str]]]:
+    read = checked_texts(sources, "sources")
+    given = checked_texts(references, "references") if isinstance(references, str | bytes) else [*references]
+    several = [
+        checked_texts(one if isinstance(one, list | tuple) else [one], f"references[{k}]")
+        for k, one in enumerate(given)
+    ]
+    _require_as_many(read, several, "references")
+    return read, several
+
+
+def _require_as_many(sources: Sequence[str], others: Sequence[Any], name: str) -> None:
+    if len(sources) != len(others):
+        raise DataError(
+            f"{name} must be as many as the sources",
+            received=f"{len(others)} {name.rpartition(' ')[2]}, {len(sources)} sources",
+        )

@@ -1,8 +1,9 @@
 """Source words to target words: an encoder, a decoder with attention, and copying from the source.
 
-No layer reads what was attended to a frame before through the output (no input feeding), so all frames of a target are
-two scans and two attentions, whatever its length. What the decoder must know of the past stands in its second layer,
-which reads what the first one found.
+Without input feeding no layer reads what the output said a frame before, so all frames of a target are two scans and
+two attentions, whatever its length; what the decoder must know of the past stands in its second layer, which reads what
+the first one found. With it, nothing of the decoder but word vectors can be hoisted before the loop over frames, and
+nothing but the scores of words sunk behind it.
 """
 
 from collections.abc import Callable
@@ -36,10 +37,12 @@ class Source(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """What the encoder made of sources: `states` ``(B, S, E)`` and a `summary` ``(B, D)`` of each."""
+    """What the encoder made of sources: `states` ``(B, S, E)``, their keys in both attentions, `summary` ``(B, D)``."""
 
     source: Source
     states: Tensor
+    look: Tensor
+    find: Tensor
     summary: Tensor
 
 
@@ -50,11 +53,13 @@ class Frames(NamedTuple):
         hidden: ``(B, T, D)``, whose products with the word vectors are the scores of words. gate: ``(B, T)``, the logit
             of writing a word of the vocabulary (p_gen); None without copying. copied: ``(B, T, S)``, where from the
             source otherwise; rows sum to one.
+        attentional: ``(B, T, D)``, what input feeding gives the next frame (Luong et al., 2015, eq. 5); None without.
     """
 
     hidden: Tensor
     gate: Tensor | None
     copied: Tensor
+    attentional: Tensor | None = None
 
 
 Run = Callable[[Tensor], Tensor]  # (B, T, width) -> (B, T, width): a recurrent layer
@@ -75,6 +80,7 @@ class SummaryNetwork(nn.Module):
         hidden_size, num_layers: of the encoder, which reads from both ends; the decoder has two layers of the last H.
         embedding_size: D, the width of a word's vector.
         attention: see :class:`~recurra.layers.Attention`. copying: whether source words can be copied.
+        input_feeding: whether a frame of the decoder also reads the attentional vector of the frame before.
         dropout: between layers and before the scores. embedding_dropout: on word vectors.
         word_dropout: the part of words that training hides from the network; they can still be copied.
 
@@ -97,6 +103,7 @@ class SummaryNetwork(nn.Module):
         num_layers: int | None = None,
         attention: str = "multiplicative",
         copying: bool = True,
+        input_feeding: bool = False,
         dropout: float = 0.0,
         embedding_dropout: float = 0.0,
         word_dropout: float = 0.0,
@@ -108,7 +115,8 @@ class SummaryNetwork(nn.Module):
         self.encoder = Recurrent(cell, D, hidden_size, num_layers, bidirectional=True, dropout=dropout)
         E, H = self.encoder.output_size, self.encoder.widths[-1]
         self.summary = nn.Linear(E, D)
-        self.reader = Recurrent(cell, 2 * D, H)
+        self.input_feeding = input_feeding
+        self.reader = Recurrent(cell, (3 if input_feeding else 2) * D, H)
         self.look = Attention(self.reader.output_size, E, attention)
         self.writer = Recurrent(cell, self.reader.output_size + E, H)
         self.find = Attention(self.writer.output_size, E, attention)
@@ -131,31 +139,39 @@ class SummaryNetwork(nn.Module):
             source: what is read.
             words: ``(B, T)`` the target from its beginning on, ids below V; frame t may know words 0 to t.
         """
-        return self.write(self.read(source), words, lambda x: self.reader(x)[0], lambda x: self.writer(x)[0])
+        memory, reader, writer = self.read(source), _carried(self.reader), _carried(self.writer)
+        pieces: list[Frames] = []
+        for piece in words.split(1 if self.input_feeding else words.shape[1], 1):
+            pieces.append(self.write(memory, piece, reader, writer, pieces[-1].attentional if pieces else None))
+        parts = (None if of[0] is None else torch.cat(of, 1) for of in zip(*pieces, strict=True))
+        return Frames(*parts)  # type: ignore[arg-type]
 
     def read(self, source: Source) -> Memory:
         """Run the encoder over sources."""
         with options(check_nan=False):  # words hold no NaN: it would be of the weights, and the loss then tells
             states, _ = self.encoder(self._vectors(source.tokens), lengths=source.lengths)
         mean = states.sum(1) / source.lengths.unsqueeze(1)  # outputs past the lengths are exactly zero
-        return Memory(source, states, torch.tanh(self.summary(mean)))
+        return Memory(source, states, self.look.keys(states), self.find.keys(states), torch.tanh(self.summary(mean)))
 
-    def write(self, memory: Memory, words: Tensor, reader: Run, writer: Run) -> Frames:
+    def write(self, memory: Memory, words: Tensor, reader: Run, writer: Run, fed: Tensor | None) -> Frames:
         """Run the decoder.
 
         Args:
             memory: of B sources. words: ``(B, T)`` ids below V.
             reader, writer: run the decoder's layers; frames are frames of time in training, hypotheses in a search.
+            fed: the attentional vectors of the frames before; None at the first, or without input feeding.
         """
         x = self._vectors(words)
+        before = [torch.zeros_like(x) if fed is None else fed] if self.input_feeding else []
         with options(check_nan=False):
-            asked = reader(torch.cat([x, memory.summary.unsqueeze(1).expand_as(x)], -1))
-            context, _ = self.look(asked, memory.states, memory.source.lengths)
+            asked = reader(torch.cat([x, memory.summary.unsqueeze(1).expand_as(x), *before], -1))
+            context, _ = self.look(asked, memory.states, memory.source.lengths, memory.look)
             written = writer(torch.cat([self.dropout(asked), context], -1))
-        found, copied = self.find(written, memory.states, memory.source.lengths)
+        found, copied = self.find(written, memory.states, memory.source.lengths, memory.find)
         features = torch.cat([asked, written, found], -1)
         gate = None if self.gate is None else self.gate(torch.cat([features, x], -1)).squeeze(-1)
-        return Frames(self.output(self.dropout(features)), gate, copied)
+        hidden = self.output(self.dropout(features))
+        return Frames(hidden, gate, copied, hidden.tanh() if self.input_feeding else None)
 
     def scores(self, hidden: Tensor) -> Tensor:
         """Scores of the vocabulary ``(..., V)`` before the softmax, of ``hidden (..., D)``."""
@@ -163,14 +179,18 @@ class SummaryNetwork(nn.Module):
 
     def log_probabilities(self, frames: Frames, source: Source) -> Tensor:
         """The logarithms ``(B, T, V + unknown)`` of the probabilities of all words, those of the sources among them."""
-        scores = self.scores(frames.hidden)
-        room = scores.new_zeros(*scores.shape[:2], source.unknown)
+        scores = self.scores(frames.hidden).log_softmax(-1)
+        if frames.gate is not None:
+            scores = scores + nn.functional.logsigmoid(frames.gate).unsqueeze(-1)
+        every = nn.functional.pad(scores, (0, source.unknown), value=-torch.inf)
         if frames.gate is None:
-            return torch.cat([scores.log_softmax(-1), room.fill_(-torch.inf)], -1)
-        gate = frames.gate.sigmoid().unsqueeze(-1)
-        every = torch.cat([scores.softmax(-1) * gate, room], -1)
-        at = source.extended.unsqueeze(1).expand_as(frames.copied)
-        return every.scatter_add(2, at, (1 - gate) * frames.copied).clamp_min(LEAST).log()
+            return every
+        # Only words of the source differ: at all places of one of them stands the same, their sum.
+        same = source.extended.unsqueeze(1) == source.extended.unsqueeze(2)
+        mass = (frames.copied @ same.to(frames.copied)).clamp_min(LEAST).log()
+        copied = nn.functional.logsigmoid(-frames.gate).unsqueeze(-1) + mass
+        at = source.extended.unsqueeze(1).expand_as(copied)
+        return every.scatter(2, at, torch.logaddexp(every.gather(2, at), copied))
 
     def log_likelihood(self, frames: Frames, source: Source, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The logarithms of the probabilities of `targets` alone, without those of all words.
@@ -204,6 +224,18 @@ class SummaryNetwork(nn.Module):
         return self.embedding_dropout(self.embedding(words))  # type: ignore[no-any-return]
 
 
+def _carried(layer: Recurrent) -> Run:
+    """Runs a layer over pieces of time, each from where the one before ended."""
+    state: Any = None
+
+    def run(x: Tensor) -> Tensor:
+        nonlocal state
+        y, state = layer(x, state)
+        return y  # type: ignore[no-any-return]
+
+    return run
+
+
 class Writing:
     """A decoder that writes B × K hypotheses word by word: what a search scores with.
 
@@ -216,25 +248,30 @@ class Writing:
         self.memory = network.read(source)
         count = len(source.lengths) * hypotheses
         self.streams = [network.reader.stream(batch=count), network.writer.stream(batch=count)]
+        self.fed: Tensor | None = None
         self.forbidden = torch.tensor(NEVER, device=source.tokens.device)
 
     def __call__(self, words: Tensor) -> Tensor:
         """Log probabilities ``(B, K, V + unknown)`` of what follows `words` ``(B, K)``, the last of each hypothesis."""
         words = words.to(self.forbidden.device)
         known = words.where(words < self.network.vocabulary, UNK_ID)
-        frames = self.network.write(self.memory, known, *(self._push(stream) for stream in self.streams))
+        reader, writer = map(self._push, self.streams)
+        frames = self.network.write(self.memory, known, reader, writer, self.fed)
+        self.fed = frames.attentional
         found = self.network.log_probabilities(frames, self.memory.source)
-        return found.index_fill(2, self.forbidden, -torch.inf)
+        return found.index_fill_(2, self.forbidden, -torch.inf)
 
     def select(self, sources: Tensor, parents: Tensor) -> None:
         """Go on with some sources, ``(B',)`` indices, and from the hypotheses `parents` ``(B', K)`` of each."""
         rows = (sources.unsqueeze(1) * self.K + parents).flatten()
         for stream in self.streams:
             stream.select(rows.tolist())
+        if self.fed is not None:
+            self.fed = self.fed[sources.unsqueeze(1), parents]
         if len(sources) < len(self.memory.states):
-            source, states, summary = self.memory
+            source, *rest = self.memory
             kept = Source(source.tokens[sources], source.extended[sources], source.lengths[sources], source.unknown)
-            self.memory = Memory(kept, states[sources], summary[sources])
+            self.memory = Memory(kept, *(part[sources] for part in rest))
 
     def _push(self, stream: Stream) -> Run:
         # The attention answers each hypothesis by itself, as it does frames of time.

@@ -30,15 +30,19 @@ def summary_report(
 
     Args:
         split: what the pairs are: ``"test"``, ``"held out"`` or ``"training"``.
-        pairs: N sources and references. written: N texts. figures: of :meth:`Summarizer.evaluate` on these.
+        pairs: N sources and their first references. written: N texts. figures: of :meth:`Summarizer.evaluate` on these.
     """
     references = [reference for _, reference in pairs]
-    each = rouge_of_each(written, references)
+    each = rouge_of_each(written, [[one] for one in references])
     order = np.argsort(each["rougeL"], kind="stable")
     even = np.unique(np.linspace(0, len(pairs) - 1, min(EXAMPLES, len(pairs))).round().astype(int))
     given, seconds = model.about_["data"]["pairs"], model.about_.get("seconds", 0.0)
-    plan = explain(model.network_.encoder, T=int(model.max_source_tokens), B=int(model.batch_size))
-    rows = {"this run": figures, "first sentence": figures["baselines"]["lead"], "copy": figures["baselines"]["copy"]}
+    network, B = model.network_, int(model.batch_size)
+    frames = 1 if model.input_feeding else int(model.max_target_tokens)
+    plan = (
+        f"{explain(network.encoder, T=int(model.max_source_tokens), B=B)}\n\n{explain(network.writer, T=frames, B=B)}"
+    )
+    rows = figure_rows(figures)
     return page(
         "Summaries",
         f"learnt from {given:,} pairs; figures on {len(pairs):,} {split} pairs",
@@ -73,10 +77,30 @@ def summary_report(
                 f"{figures['words']['written']} words are written on average, references have "
                 f"{figures['words']['references']}.",
             ),
-            Section("The plan that ran", preformatted(str(plan)), "How the engine ran the encoder's layers, and why."),
+            Section(
+                "The plan that ran",
+                preformatted(plan),
+                "How the engine ran the encoder's layers and the decoder's second one, and why"
+                + (
+                    "; the decoder frame by frame, since with input feeding each waits for what the one before said."
+                    if model.input_feeding
+                    else "."
+                ),
+            ),
             Section("Settings and machine", table(["name", "value"], flat({**model.settings(), **model.about_}))),
         ],
     )
+
+
+def figure_rows(figures: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What :meth:`Summarizer.evaluate` gives, as rows of a table of scores."""
+    best = figures.get("best_reference", {})
+    return {
+        "this run": figures,
+        **({f"best of {best['count']:,} references": best} if best else {}),
+        "first sentence": figures["baselines"]["lead"],
+        "copy": figures["baselines"]["copy"],
+    }
 
 
 def shown_interval(figure: dict[str, float]) -> str:
