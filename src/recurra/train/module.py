@@ -29,7 +29,10 @@ Objective = Callable[[nn.Module, Any], Step]
 # name -> how it is made, and what it keeps beside a weight
 OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], Callable[[Tensor], dict[str, Tensor]]]] = {
     # Fused, a step over large embeddings takes a sixth of the time.
-    "adamw": (partial(torch.optim.AdamW, fused=True), lambda w: {"step": torch.zeros(()), "exp_avg": w, "exp_avg_sq": w}),
+    "adamw": (
+        partial(torch.optim.AdamW, fused=True),
+        lambda w: {"step": torch.zeros(()), "exp_avg": w, "exp_avg_sq": w},
+    ),
     "sgd": (torch.optim.SGD, lambda w: {}),
 }
 
