@@ -25,7 +25,7 @@ from recurra.errors import (
 )
 from recurra.kernels.cpu import native
 from recurra.tasks import LanguageModel
-from recurra.tasks.language import held_out, joined
+from recurra.tasks.given import held_out, joined
 from recurra.tasks.language_network import LanguageNetwork, NextToken, Streams
 from recurra.tasks.presets import LANGUAGE_PRESETS
 from recurra.testing import assert_within_eps
@@ -355,11 +355,11 @@ def test_what_cannot_be_asked(fitted):
 
 def test_helpers_keep_every_character():
     for fraction in (0.1, 0.5, 0.9):
-        kept, out = held_out(TEXT, fraction)
-        assert kept + out == TEXT
-        assert kept.endswith("\n")
-    assert "".join(held_out("no line end here", 0.5)) == "no line end here"
-    assert joined(["a\n", "b"]) == "a\nb\n"
+        kept, out = held_out(joined(TEXT), fraction)
+        assert str(kept) + str(out) == TEXT
+        assert str(kept).endswith("\n")
+    assert "".join(map(str, held_out(joined("no line end here"), 0.5))) == "no line end here"
+    assert str(joined(["a\n", "b"])) == "a\nb\n"
 
 
 # --- run folders ------------------------------------------------------------------------------------------------------

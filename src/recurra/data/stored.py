@@ -122,6 +122,10 @@ class Text:
             at += len(block)
             yield str(block, "utf-8", "surrogatepass")
 
+    def is_blank(self) -> bool:
+        """Whether there is nothing but white space."""
+        return not any(piece.strip() for piece in self.pieces())
+
     def part(self, begin: int, end: int | None = None) -> "Text":
         """The text between two offsets in bytes."""
         return Text(self.utf8[begin:end])
@@ -183,6 +187,11 @@ class Texts(Sequence[str]):
 
     __hash__ = None  # type: ignore[assignment]
 
+    @property
+    def characters(self) -> int:
+        """Of all texts together."""
+        return sum(self.text(i).characters for i in range(len(self)))
+
     def text(self, i: int) -> Text:
         """One of them, not read yet."""
         return Text(self._utf8[self._rows[i]])
@@ -215,7 +224,8 @@ def _bytes(text: str) -> Array:
 
 
 def _begins(utf8: Array) -> Array:
-    return (utf8 & 0xC0) != 0x80  # the other bytes of a character are 10xxxxxx
+    # The other bytes of a character are 10xxxxxx.
+    return (utf8 & 0xC0) != 0x80  # type: ignore[no-any-return]
 
 
 def _cut(block: bytes) -> int:

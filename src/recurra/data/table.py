@@ -88,7 +88,7 @@ def read_table(
         ...     path = Path(folder, "reviews.csv")
         ...     _ = path.write_text('review,sentiment\\n"fine, really",good\\ndull,bad\\n')
         ...     table = read_table(path)
-        >>> table.texts, table.labels
+        >>> [*table.texts], table.labels
         (['fine, really', 'dull'], ['good', 'bad'])
     """
     path = Path(path)

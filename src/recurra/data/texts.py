@@ -38,7 +38,7 @@ def load_text(source: Path | str, *, text: str | None = None, data_dir: Path | s
         ...     for part in ("train", "test"):
         ...         _ = Path(folder, f"{part}.txt").write_text(f"what to {part}\\n")
         ...     splits = load_text(folder)
-        >>> splits.train.texts, splits.valid, splits.test.texts
+        >>> [*splits.train.texts], splits.valid, [*splits.test.texts]
         (['what to train\\n'], None, ['what to test\\n'])
     """
     if source in CORPORA:

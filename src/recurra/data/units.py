@@ -131,7 +131,7 @@ class Characters(Units):
     def encode(self, text: str) -> Ids:
         """The ids of a text, ``(T,)``."""
         codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-        return self._by_code[np.minimum(codes, len(self._by_code) - 1)]
+        return self._by_code[np.minimum(codes, len(self._by_code) - 1)]  # type: ignore[no-any-return]
 
     @functools.cached_property
     def _by_code(self) -> Ids:
