@@ -333,7 +333,7 @@ class Rows(Dataset[Batch]):
 
     def sampler(self, batch_size: int, seed: int | None) -> LengthBucketSampler:
         """Batches of like length; without a seed in a fixed order."""
-        lengths = [len(t) for t in self.tokens]
+        lengths = np.fromiter(map(len, self.tokens), np.int64, len(self.tokens))
         return LengthBucketSampler(lengths, batch_size, seed=seed or 0, shuffle=seed is not None)
 
     def batches(self, batch_size: int, seed: int | None) -> DataLoader[Batch]:

@@ -1,12 +1,12 @@
 """Tokens to scores of the token that follows: embedding, recurrent layers, and one linear layer."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 from typing_extensions import override
 
 from recurra.cells import Cell, cell_named, weight_drop
@@ -195,15 +195,18 @@ class Streams(Dataset[dict[str, Any]]):
         return DataLoader(self, batch_size=None, sampler=self.order(), generator=torch.Generator())
 
 
-class Order(Sampler[list[tuple[int, int]]]):
+class Order(Sequence[list[tuple[int, int]]]):
     """Lists of ``(stream, chunk)``, one a chunk; of a long text too many to be held."""
 
     def __init__(self, rows: int, chunks: int):
         self.rows, self.chunks = rows, chunks
 
+    @override
     def __len__(self) -> int:
         return self.chunks
 
     @override
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return ([(row, k) for row in range(self.rows)] for k in range(self.chunks))
+    def __getitem__(self, k: Any) -> Any:
+        if k >= self.chunks:
+            raise IndexError(k)
+        return [(row, k) for row in range(self.rows)]
