@@ -3,6 +3,7 @@
 import json
 import pickle
 import random
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from some_texts import SMALL, messages, reviews
 
 from recurra.cells import GRUCell, LSTMCell
+from recurra.data import Texts
 from recurra.errors import (
     DataError,
     EmptyDataError,
@@ -66,6 +68,31 @@ def run(finished, tmp_path):
 
 
 # --- learning ---------------------------------------------------------------------------------------------------------
+
+
+def test_texts_in_a_file_are_learnt_from_and_classified_as_a_list_is(fitted, monkeypatch):
+    stored = Texts(TEXTS)
+    again = clone(fitted).fit(stored, LABELS)
+    assert_same_weights(again, fitted)
+    assert again.about_["data"] == fitted.about_["data"]
+    whole = fitted.predict_proba(TEXTS)
+    assert np.array_equal(again.predict_proba(stored), whole)
+    monkeypatch.setattr("recurra.tasks.classify.AT_ONCE", 50)
+    np.testing.assert_allclose(again.predict_proba(stored), whole, atol=1e-6)
+
+
+def test_neither_texts_nor_their_words_are_held_in_memory(fitted, monkeypatch):
+    monkeypatch.setattr("recurra.data.vocabulary.AT_ONCE", 64)
+    monkeypatch.setattr("recurra.tasks.classify.AT_ONCE", 512)
+    texts, labels = Texts("never read: " * 400 + text for text in TEXTS * 15), LABELS * 15
+    model = TextClassifier(**SMALL | {"max_epochs": 1, "batch_size": 256, "max_tokens": 400, "validation_fraction": 0})
+    tracemalloc.start()
+    model.fit(texts, labels)
+    model.evaluate(texts, labels)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert texts.characters > 10_000_000
+    assert peak < 8_000_000, f"{peak:,}"
 
 
 def test_it_learns():

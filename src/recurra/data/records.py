@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from recurra.data.stored import PIECE
+from recurra.data import stored
 from recurra.errors import (
     DataError,
     EmptyDataError,
@@ -68,7 +68,7 @@ def read_pieces(path: Path) -> Iterator[str]:
     """What :func:`read_text` gives, a mebibyte at a time; that there is no text is said at the end."""
     blank, size = True, 0
     with opened(path) as file:
-        while piece := file.read(PIECE):
+        while piece := file.read(stored.PIECE):
             blank = blank and not piece.strip()
             size += len(piece.encode()) if blank else 0
             yield piece
