@@ -151,16 +151,16 @@ def test_a_file_and_texts_that_are_made_one_by_one_are_read_as_a_string_is(tmp_p
 @pytest.mark.parametrize("unit", ["char", "word"])
 def test_neither_a_text_nor_its_tokens_are_held_in_memory(tmp_path, monkeypatch, unit):
     path = tmp_path / "long.txt"
-    path.write_text(TEXT * 3000)
+    path.write_text(TEXT * 1500)
     characters = path.stat().st_size
-    tokens = characters if unit == "char" else len(TEXT.split()) * 3000
-    assert characters > 6_000_000
-    monkeypatch.setattr("recurra.data.stored.PIECE", 1 << 16)
-    settings = {"unit": unit, "batch_size": 500, "chunk": 150, "max_epochs": 1, "validation_fraction": 0.01}
+    tokens = characters if unit == "char" else len(TEXT.split()) * 1500
+    assert characters > 3_000_000
+    monkeypatch.setattr("recurra.data.stored.PIECE", 1 << 15)
+    settings = {"unit": unit, "batch_size": 300, "chunk": 200, "max_epochs": 1, "validation_fraction": 0.01}
     model = LanguageModel(**SMALL | settings).fit(TEXT)  # what libraries load is no memory of a text
     tracemalloc.start()
     model.fit(path)
-    figures = model.evaluate(path, chunk=20_000)
+    figures = model.evaluate(path, chunk=5000)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert figures["characters"] == characters
