@@ -43,23 +43,23 @@ class Stored(Sequence[Array]):
 
     def __init__(self, rows: Iterable[Iterable[Array]], dtype: Any):
         ends, at = array("q"), 0
-        with tempfile.TemporaryFile(dir=_folder()) as file:
-            try:
+        try:
+            with tempfile.TemporaryFile(dir=_folder()) as file:
                 for row in rows:
                     for part in row:
                         file.write(np.ascontiguousarray(part, dtype).data)
                         at += len(part)
                     ends.append(at)
                 file.flush()
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                    raise  # it is of where the rows come from
-                raise DataError(
-                    "there is no room for a copy of the data",
-                    received=f"{error.strerror} in {_folder() or tempfile.gettempdir()}, after {at:,} values",
-                    instead="TMPDIR=FOLDER in front of the command, a folder on a larger disk",
-                ) from error
-            self.values: Array = np.asarray(np.memmap(file, dtype, "r")) if at else np.empty(0, dtype)
+                self.values: Array = np.asarray(np.memmap(file, dtype, "r")) if at else np.empty(0, dtype)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise  # it is of where the rows come from
+            raise DataError(
+                "there is no room for a copy of the data",
+                received=f"{error.strerror} in {_folder() or tempfile.gettempdir()}, after {at:,} values",
+                instead="TMPDIR=FOLDER in front of the command, a folder on a larger disk",
+            ) from error
         self._ends = np.array(ends, dtype=np.int64)
         self.lengths = np.diff(self._ends, prepend=0)
 
@@ -216,7 +216,8 @@ def utf8_of(texts: Iterable[Any]) -> Iterator[Any]:
 
 
 def _folder() -> str | None:
-    return ROOMY if "TMPDIR" not in os.environ and os.access(ROOMY, os.W_OK) else None
+    chosen = any(name in os.environ for name in ("TMPDIR", "TEMP", "TMP"))
+    return ROOMY if not chosen and os.access(ROOMY, os.W_OK) else None
 
 
 def _bytes(text: str) -> Array:
