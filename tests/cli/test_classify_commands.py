@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 
 import pytest
 import torch
@@ -110,6 +111,30 @@ def test_predicting_a_text_a_file_a_table_and_stdin(run, place):
     )
     shown = run("predict", "runs/reviews", text, cwd=place).out
     assert re.fullmatch(rf"{found['label']} +\d+\.\d%  {text}\n", shown)
+
+
+def test_answers_are_written_as_they_come_and_read_as_one_list(run, place, monkeypatch):
+    command = ("predict", "runs/reviews", "test.csv")
+    whole, listed = (run(*command, *form, cwd=place).out for form in ((), ("--json",)))
+    monkeypatch.setattr("recurra.cli.classify.AT_ONCE", 7)
+    assert run(*command, cwd=place).out == whole
+    pieces = run(*command, "--json", cwd=place).out
+    assert pieces == json.dumps(json.loads(pieces), indent=1) + "\n"
+    for one, other in zip(json.loads(listed), json.loads(pieces), strict=True):
+        assert one["probabilities"] == pytest.approx(other["probabilities"], abs=2e-6)
+
+
+def test_memory_does_not_hold_what_is_classified(run, place, monkeypatch):
+    line = "the plot of a film " * 50 + "\n"
+    (place / "long.txt").write_text(line * 4000)
+    run("predict", "runs/reviews", "a film", cwd=place)
+    monkeypatch.setattr("recurra.cli.classify.AT_ONCE", 256)
+    tracemalloc.start()
+    done = run("predict", "runs/reviews", "long.txt", cwd=place)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert done.out.count("\n") == 4000
+    assert peak < len(line) * 4000 / 2, f"{peak:,}"
 
 
 @pytest.mark.skipif(native() is None, reason="built without the native machine")

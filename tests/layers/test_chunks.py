@@ -3,6 +3,7 @@
 import gc
 import weakref
 
+import numpy as np
 import pytest
 import torch
 
@@ -130,8 +131,60 @@ def test_a_chunk_must_be_a_positive_integer(chunk):
 def test_layers_that_run_both_ways_are_refused():
     with pytest.raises(OptionError, match=r"LSTM runs both ways(.|\n)*bidirectional=False"):
         tbptt(LSTM(D, H, bidirectional=True), torch.zeros(T, B, D), chunk=2)
-    with pytest.raises(InputTypeError, match=r"tbptt cuts a tensor(.|\n)*list"):
-        tbptt(LSTM(D, H), [0.0], chunk=2)
+    for x in (0.0, "frames", None):
+        with pytest.raises(InputTypeError, match=rf"an iterable of them(.|\n)*{type(x).__name__}"):
+            tbptt(LSTM(D, H), x, chunk=2)
+    with pytest.raises(InputTypeError, match=r"a piece is none(.|\n)*float"):
+        next(tbptt(LSTM(D, H), [0.0], chunk=2))
+
+
+def assert_as_the_whole(layer, x, axis, pieces, **told):
+    whole, last = layer(x, **told)
+    found = list(tbptt(layer, pieces, chunk=3, **told))
+    assert_within_eps(torch.cat([y for y, _ in found], axis), whole)
+    for got, ref in zip(flat(found[-1][1]), flat(last), strict=True):
+        assert_within_eps(got, ref)
+
+
+@ANY
+def test_pieces_that_are_made_one_by_one_are_the_whole(make):
+    layer, x, axis = made(make)
+    assert_as_the_whole(layer, x, axis, iter(x.split([4, 1, 0, 6], axis)))
+    assert_as_the_whole(layer, x, axis, (piece.numpy() for piece in x.split(5, axis)))
+
+
+def test_lengths_resets_and_gradients_of_pieces():
+    layer, x, axis = made(LAYERS["recurrent lstm"])
+    assert_as_the_whole(layer, x, axis, x.split(5, axis), lengths=torch.tensor([11, 0, 6]))
+    assert_as_the_whole(layer, x, axis, x.split(5, axis), reset=torch.rand(B, T) < 0.3)
+    chosen = x.clone().requires_grad_()
+    _, second, *_ = (y for y, _ in tbptt(layer, chosen.split(5, axis), chunk=3))
+    (slope,) = torch.autograd.grad(second.sum(), chosen)
+    assert (slope.abs().sum((0, 2)) > 0).tolist() == [3 <= t < 5 for t in range(T)]
+
+
+@ANY
+def test_frames_in_a_file_are_the_whole(make, tmp_path):
+    layer, x, axis = made(make)
+    np.save(tmp_path / "frames.npy", x.numpy())
+    assert_as_the_whole(layer, x, axis, np.load(tmp_path / "frames.npy", mmap_mode="r"))
+    assert_as_the_whole(layer, x, axis, torch.from_numpy(np.load(tmp_path / "frames.npy", mmap_mode="c")))
+
+
+def test_a_piece_is_gone_when_the_next_but_one_is_made():
+    layer, x, _ = made(LAYERS["LSTM"])
+    seen = []
+
+    def pieces():
+        for piece in x.split(2):
+            assert [ref() for ref in seen[:-1] if ref() is not None] == []
+            frames = piece.clone()
+            seen.append(weakref.ref(frames))
+            yield frames
+
+    with torch.no_grad():
+        assert sum(len(y) for y, _ in tbptt(layer, pieces(), chunk=3)) == T
+    assert len(seen) == 6
 
 
 def test_states_are_cut_off_whatever_their_structure():

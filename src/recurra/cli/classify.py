@@ -1,11 +1,14 @@
 """A classifier's part of ``recurra evaluate`` and ``predict``."""
 
+import functools
 import json as json_format
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
 DIAGNOSED = 64  # texts
+AT_ONCE = 1 << 13  # texts whose answers are written together
 
 
 def evaluate_classes(
@@ -43,10 +46,12 @@ def predict_classes(run: Path, texts: str, text: str | None, weights: str | None
     from recurra.engine import options
     from recurra.tasks.classify import TextClassifier
 
-    pieces = lines_as_they_come(texts) if follow else [read_texts(texts, text)]
+    given = [] if follow else read_texts(texts, text)
+    pieces = lines_as_they_come(texts) if follow else (given[k : k + AT_ONCE] for k in range(0, len(given), AT_ONCE))
     classifier = TextClassifier.load(run)
     classes = classifier.classes_.tolist()
     width = max(len(str(c)) for c in classes)
+    before = "[\n"  # the first row of a list
     for found in pieces:
         with options(weights=weights or "float"):
             probabilities = classifier.predict_proba(found)
@@ -60,13 +65,18 @@ def predict_classes(run: Path, texts: str, text: str | None, weights: str | None
                 }
                 for i, p in zip(best, probabilities, strict=True)
             ]
-            dumped = lambda value, **how: json_format.dumps(value, ensure_ascii=False, **how)
-            print("\n".join(map(dumped, rows)) if follow else dumped(rows, indent=1), flush=True)
+            dumped = functools.partial(json_format.dumps, ensure_ascii=False, indent=None if follow else 1)
+            for row in map(dumped, rows):
+                print(row if follow else before + textwrap.indent(row, " "), end="\n" if follow else "")
+                before = ",\n"
+            sys.stdout.flush()
             continue
-        for i, p, given in zip(best, probabilities, found, strict=True):
-            shown = " ".join(given.split())
+        for i, p, one in zip(best, probabilities, found, strict=True):
+            shown = " ".join(one.split())
             print(f"{classes[i]!s:{width}}  {p[i]:6.1%}  {shown if len(shown) <= 80 else shown[:79] + '…'}")
         sys.stdout.flush()
+    if json and not follow:
+        print("\n]")
 
 
 def _tables(figures: dict[str, Any]) -> None:

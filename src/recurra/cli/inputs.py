@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,21 +34,24 @@ def read_splits(
     return splits_of(splits.train, splits.valid, read_table(test, text=text, label=label))
 
 
-def read_texts(given: str, column: str | None) -> list[str]:
+def read_texts(given: str, column: str | None) -> Sequence[str]:
     """Texts to classify: a table's column, the lines of another file or (``-``) of stdin, or the argument itself.
+
+    All are read and checked, and memory holds none.
 
     Raises:
         EmptyDataError, EmptyTextError, UndecodableFileError: the message names the file and the line.
     """
     path = Path(given)
     if given == "-":
-        return _lines(sys.stdin.buffer.read(), "standard input")
+        return _lines(sys.stdin.buffer, "standard input")
     if len(given) < 1024 and path.is_file():  # longer is no path, and asking would be an error of the system's
         if is_table(path):
             from recurra.data import read_table
 
             return read_table(path, text=column, need_label=False).texts
-        return _lines(path.read_bytes(), str(path))
+        with path.open("rb") as file:
+            return _lines(file, str(path))
     if not given.strip():
         raise EmptyTextError("there is no text to classify", received=repr(given), instead="a text, a file, or -")
     return [given]
@@ -101,6 +104,8 @@ def lines_as_they_come(given: str, most: int = 256, pause: float = 0.2) -> Itera
     Raises:
         MissingDataError: there is no such file. UndecodableFileError: a line is not UTF-8; the message has its number.
     """
+    from recurra.data.records import decoded
+
     path = Path(given)
     if given != "-" and not path.is_file():
         raise MissingDataError("there is no such file to follow", received=given, instead="a file, or - for stdin")
@@ -114,7 +119,7 @@ def lines_as_they_come(given: str, most: int = 256, pause: float = 0.2) -> Itera
                 time.sleep(pause)
                 continue
             *whole, rest = (rest + block).split(b"\n") if block else (rest, b"")
-            found = [_line(line, source, number + k) for k, line in enumerate(whole, 1)]
+            found = [decoded(line, f"{source}, line {number + k}").strip() for k, line in enumerate(whole, 1)]
             number += len(whole)
             texts = [text for text in found if text]
             yield from (texts[k : k + most] for k in range(0, len(texts), most))
@@ -122,27 +127,22 @@ def lines_as_they_come(given: str, most: int = 256, pause: float = 0.2) -> Itera
                 return
 
 
-def _line(line: bytes, source: str, number: int) -> str:
-    try:
-        return line.decode("utf-8").strip()
-    except UnicodeDecodeError as error:
-        raise UndecodableFileError(
-            f"{source}, line {number}: not valid UTF-8",
-            received=f"byte {line[error.start]:#04x} at column {error.start + 1}",
-            instead="a file in UTF-8",
-        ) from error
+def _lines(file: Iterable[bytes], source: str) -> Sequence[str]:
+    from recurra.data import Texts
+    from recurra.data.records import decoded
 
+    def found() -> Iterator[str]:
+        for number, line in enumerate(file, 1):
+            text = decoded(line, f"{source}, line {number}").strip()
+            if not text:
+                raise EmptyTextError(
+                    f"{source}, line {number}: there is no text", instead="one text a line, none empty"
+                )
+            yield text
 
-def _lines(content: bytes, source: str) -> list[str]:
-    lines = content.removesuffix(b"\n").split(b"\n") if content else []
-    if not lines:
+    texts = Texts(found())
+    if not texts:
         raise EmptyDataError(f"{source} is empty", instead="one text a line")
-    texts = []
-    for number, line in enumerate(lines, 1):
-        text = _line(line, source, number)
-        if not text:
-            raise EmptyTextError(f"{source}, line {number}: there is no text", instead="one text a line, none empty")
-        texts.append(text)
     return texts
 
 

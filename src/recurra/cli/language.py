@@ -22,7 +22,7 @@ def evaluate_language(
     splits = load_text(data or data_of(model, run), text=text, data_dir=data_dir)
     table = splits.test or splits.train
     with options(weights=weights or "float"):
-        figures = model.evaluate(table.texts[0] if len(table.texts) == 1 else table.texts)
+        figures = model.evaluate(table.texts)
     if json:
         print(json_format.dumps({"run": str(run), "data": table.source, **figures}, indent=1))
         return
@@ -72,12 +72,14 @@ def diagnose_language(run: Path, data: str | None, text: str | None, data_dir: P
     from recurra.cli.inputs import data_of
     from recurra.data import load_text
     from recurra.diagnose import diagnose
-    from recurra.tasks.language import LanguageModel, joined
+    from recurra.tasks.given import joined
+    from recurra.tasks.language import LanguageModel
 
     model = LanguageModel.load(run)
     splits = load_text(data or data_of(model, run), text=text, data_dir=data_dir)
     rows, length = DIAGNOSED
-    ids = torch.from_numpy(model.tokenizer_.encode(joined((splits.test or splits.train).texts)[: 16 * rows * length]))
+    whole = joined((splits.test or splits.train).texts)
+    ids = torch.from_numpy(model.tokenizer_.encode(str(whole.part(0, whole.offset(16 * rows * length)))))
     length = min(length, len(ids))
     pieces = ids[: min(rows, len(ids) // length) * length].view(-1, length)
     return diagnose(model.network_, pieces, seed=seed)

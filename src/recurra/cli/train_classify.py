@@ -71,7 +71,7 @@ def classify(
     from recurra.train import ranks
 
     classifier = model_of(TextClassifier, PRESETS, given)
-    splits = ranks.by_first(lambda: read_splits(data, text=text, label=label, test=test, data_dir=data_dir))
+    splits = ranks.each_after_first(lambda: read_splits(data, text=text, label=label, test=test, data_dir=data_dir))
     place = out or ranks.by_first(lambda: run_folder_for(data, str(classifier.cell), resume=resume))
     say = say_unless(json)
     say(f"data     {splits.train.source}: {len(splits.train.texts):,} texts{_others(splits)}")

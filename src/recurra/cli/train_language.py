@@ -1,15 +1,12 @@
 """``recurra train language``: the token that comes next."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from recurra.cli.training import DATA_DIR, JSON, OUT, OVERWRITE, PRESET, RESUME, SEED, Network, Training
 from recurra.tasks.presets import LANGUAGE_PRESETS
-
-if TYPE_CHECKING:
-    from recurra.data import TextTable
 
 DATA = "A text file, a folder of texts, a table's column, or a corpus: ptb, tinyshakespeare, docstrings."
 EXAMPLES = (
@@ -73,15 +70,15 @@ def language(
     from recurra.train import ranks
 
     model = model_of(LanguageModel, LANGUAGE_PRESETS, given)
-    splits = ranks.by_first(lambda: load_text(data, text=text, data_dir=data_dir))
+    splits = ranks.each_after_first(lambda: load_text(data, text=text, data_dir=data_dir))
     place = out or ranks.by_first(lambda: run_folder_for(data, str(model.cell), resume=resume))
     say = say_unless(json)
     say(f"data     {splits.train.source}: {_sizes(splits)}")
     say(f"run      {place}")
     with stoppable(place):
         model.fit(
-            _text(splits.train),
-            validation=_text(splits.valid) if splits.valid else None,
+            splits.train.texts,
+            validation=splits.valid.texts if splits.valid else None,
             run_dir=place,
             resume=resume,
             overwrite=overwrite,
@@ -91,7 +88,7 @@ def language(
         return  # the first process evaluates and reports
     result = result_of(model, place, say)
     if splits.test:
-        figures = model.record(place, "test", _text(splits.test))
+        figures = model.record(place, "test", splits.test.texts)
         result["test"] = figures
         say(f"test     {described(figures)}")
     finish(result, place, "the ", json=json, say=say)
@@ -105,11 +102,6 @@ def described(figures: dict[str, Any]) -> str:
     )
 
 
-def _text(table: "TextTable") -> str | list[str]:
-    """A single text stays as it is, to its last character."""
-    return table.texts[0] if len(table.texts) == 1 else table.texts
-
-
 def _sizes(splits: Any) -> str:
     named = {"": splits.train, " held out": splits.valid, " for testing": splits.test}
-    return ", ".join(f"{sum(map(len, t.texts)):,} characters{word}" for word, t in named.items() if t)
+    return ", ".join(f"{t.texts.characters:,} characters{word}" for word, t in named.items() if t)

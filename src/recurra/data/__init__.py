@@ -6,6 +6,7 @@ from recurra.data.docstrings import docstrings, read_docstrings
 from recurra.data.pairs import PAIRS, PairSplits, PairTable, docstring_pairs, load_pairs, read_pairs
 from recurra.data.public import imdb
 from recurra.data.public_texts import ptb, tinyshakespeare
+from recurra.data.stored import Stored, Text, Texts
 from recurra.data.table import Splits, TextTable, read_table
 from recurra.data.texts import load_text
 from recurra.data.units import UNITS, Units, units_of
@@ -27,7 +28,10 @@ __all__ = [
     "PairSplits",
     "PairTable",
     "Splits",
+    "Stored",
+    "Text",
     "TextTable",
+    "Texts",
     "Units",
     "WrittenWords",
     "collate",

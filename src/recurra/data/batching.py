@@ -97,7 +97,7 @@ class LengthBucketSampler(Sampler[list[int]]):
     @override
     def __iter__(self) -> Iterator[list[int]]:
         if not self.shuffle:
-            yield from self._batches(self._by_length(np.arange(len(self.lengths))))
+            yield from (rows.tolist() for rows in self._batches(self._by_length(np.arange(len(self.lengths)))))
             return
         random = np.random.default_rng([self.seed, self.epoch])
         rows = random.permutation(len(self.lengths))
@@ -105,7 +105,7 @@ class LengthBucketSampler(Sampler[list[int]]):
         pools = [self._by_length(rows[start : start + size]) for start in range(0, len(rows), size)]
         batches = [batch for pool in pools for batch in self._batches(pool)]
         for i in random.permutation(len(batches)):
-            yield batches[i]
+            yield batches[i].tolist()
 
     def state_dict(self) -> dict[str, int]:
         """What decides the batches, apart from the rows."""
@@ -118,8 +118,8 @@ class LengthBucketSampler(Sampler[list[int]]):
     def _by_length(self, rows: Rows) -> Rows:
         return rows[np.argsort(-self.lengths[rows], kind="stable")]
 
-    def _batches(self, rows: Rows) -> list[list[int]]:
-        return [rows[i : i + self.batch_size].tolist() for i in range(0, len(rows), self.batch_size)]
+    def _batches(self, rows: Rows) -> list[Rows]:
+        return [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
 
 
 def stratified_split(labels: Sequence[Any] | np.ndarray[Any, Any], fraction: float, seed: int) -> tuple[Rows, Rows]:

@@ -1,15 +1,19 @@
 """The rows of a table's file, each with the place it stands at."""
 
 import csv
+import functools
 import gzip
 import io
+import itertools
 import json
 import lzma
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
+from recurra.data import stored
 from recurra.errors import (
     DataError,
     EmptyDataError,
@@ -57,44 +61,73 @@ def read_text(path: Path) -> str:
     Raises:
         UndecodableFileError: it is damaged, or not valid UTF-8. EmptyDataError: it is empty.
     """
+    return "".join(read_pieces(path))
+
+
+def read_pieces(path: Path) -> Iterator[str]:
+    """What :func:`read_text` gives, a mebibyte at a time; that there is no text is said at the end."""
+    blank, size = True, 0
+    with opened(path) as file:
+        while piece := file.read(stored.PIECE):
+            blank = blank and not piece.strip()
+            size += len(piece.encode()) if blank else 0
+            yield piece
+    if blank:
+        raise EmptyDataError(f"{path} is empty", received=f"{size} bytes")
+
+
+@contextmanager
+def opened(path: Path, newline: str = "") -> Iterator[TextIO]:
+    """A file as :func:`read_text` reads it, to be read through once, its line ends as they are.
+
+    Raises:
+        UndecodableFileError: also where it is read, within the block: it is damaged, or not valid UTF-8.
+    """
+    unpacked = functools.partial(OPENERS.get(path.suffix.lower(), Path.open), path, "rb")
     try:
-        with OPENERS.get(path.suffix.lower(), Path.open)(path, "rb") as file:
-            data: bytes = file.read()
+        with unpacked() as raw, io.TextIOWrapper(raw, "utf-8-sig", newline=newline) as file:
+            yield file
     except (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError) as error:
         raise UndecodableFileError(
             f"{path} is damaged or cut off", received=str(error), instead="a whole copy of it"
         ) from error
+    except UnicodeDecodeError:
+        with unpacked() as raw:  # once more, to find the line
+            for number, line in enumerate(raw, 1):
+                decoded(line, f"{path}, line {number}")
+        raise
+
+
+def decoded(line: bytes, where: str) -> str:
+    """A line as text.
+
+    Raises:
+        UndecodableFileError: it is not valid UTF-8.
+    """
     try:
-        text = data.decode("utf-8-sig")
+        return line.decode("utf-8")
     except UnicodeDecodeError as error:
-        # With a byte order mark the codec counts from behind it.
-        start = error.start + len(data) - len(error.object)
-        line, column = data.count(b"\n", 0, start) + 1, start - data.rfind(b"\n", 0, start)
         raise UndecodableFileError(
-            f"{path}, line {line}: not valid UTF-8",
-            received=f"byte {data[start]:#04x} at column {column}",
+            f"{where}: not valid UTF-8",
+            received=f"byte {line[error.start]:#04x} at column {error.start + 1}",
             instead="a file in UTF-8: iconv -f latin1 -t utf8, if it is in Latin 1",
         ) from error
-    if not text.strip():
-        raise EmptyDataError(f"{path} is empty", received=f"{len(data)} bytes")
-    return text
+
+
+def _require_text(path: Path) -> None:
+    next(piece for piece in read_pieces(path) if piece.strip())
 
 
 def _delimited(path: Path, **form: Any) -> tuple[list[str], Records]:
-    # csv refuses fields of more than 128 KiB by default, and the limit is the process's.
-    before = csv.field_size_limit(2**31 - 1)
-    try:
-        rows = list(_rows(path, read_text(path), form))
-    finally:
-        csv.field_size_limit(before)
-    (line, header), *body = rows
+    _require_text(path)
+    line, header = next(_rows(path, form))
     columns = [name.strip() for name in header]
     twice = sorted({name for name in columns if columns.count(name) > 1})
     if twice:
         raise DataError(f"{path}, line {line}: columns of the same name", received=", ".join(map(repr, twice)))
 
     def records(_: Sequence[str]) -> Iterator[Record]:
-        for line, row in body:
+        for line, row in itertools.islice(_rows(path, form), 1, None):
             if not row and len(columns) > 1:
                 continue  # an empty line
             values = row or [""]
@@ -109,40 +142,55 @@ def _delimited(path: Path, **form: Any) -> tuple[list[str], Records]:
     return columns, records
 
 
-def _rows(path: Path, text: str, form: dict[str, Any]) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True, **form)
-    line = 1
+def _rows(path: Path, form: dict[str, Any]) -> Iterator[tuple[int, list[str]]]:
+    with opened(path) as file:
+        reader = csv.reader(file, strict=True, **form)
+        line = 1
+        try:
+            while (row := _next(reader)) is not None:
+                yield line, row
+                line = reader.line_num + 1
+        except csv.Error as error:
+            raise UndecodableFileError(
+                f"{path}, line {line}: not valid CSV", received=str(error), instead='a quote within quotes doubled: ""'
+            ) from error
+
+
+def _next(reader: Iterator[list[str]]) -> list[str] | None:
+    # csv refuses fields of more than 128 KiB by default, and the limit is the process's.
+    before = csv.field_size_limit(2**31 - 1)
     try:
-        for row in reader:
-            yield line, row
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise UndecodableFileError(
-            f"{path}, line {line}: not valid CSV", received=str(error), instead='a quote within quotes doubled: ""'
-        ) from error
+        return next(reader, None)
+    finally:
+        csv.field_size_limit(before)
 
 
 def _json_lines(path: Path) -> tuple[list[str], Records]:
-    # Not splitlines: it breaks at signs that JSON allows within a string.
-    found = []
-    for number, line in enumerate(read_text(path).split("\n"), 1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            values = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UndecodableFileError(
-                f"{where}: not valid JSON",
-                received=f"{error.msg} at column {error.colno}",
-                instead="one JSON object a line",
-            ) from error
-        if not isinstance(values, dict):
-            raise UndecodableFileError(
-                f"{where}: no JSON object", received=line[:60], instead='{"text": …, "label": …}'
-            )
-        found.append(Record(where, values))
-    return [*dict.fromkeys(name for record in found for name in record.values)], lambda _: iter(found)
+    _require_text(path)
+    columns = dict.fromkeys(name for record in _objects(path) for name in record.values)
+    return [*columns], lambda _: _objects(path)
+
+
+def _objects(path: Path) -> Iterator[Record]:
+    # "\n" alone: other signs that end lines are allowed within a string.
+    with opened(path, newline="\n") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            where = f"{path}, line {number}"
+            try:
+                values = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise UndecodableFileError(
+                    f"{where}: not valid JSON",
+                    received=f"{error.msg} at column {error.colno}",
+                    instead="one JSON object a line",
+                ) from error
+            if not isinstance(values, dict):
+                raise UndecodableFileError(
+                    f"{where}: no JSON object", received=line[:60].rstrip(), instead='{"text": …, "label": …}'
+                )
+            yield Record(where, values)
 
 
 def _parquet(path: Path) -> tuple[list[str], Records]:

@@ -2,12 +2,14 @@
 
 import hashlib
 import math
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from recurra.data.records import Record, read_records
+from recurra.data.stored import Texts, utf8_of
 from recurra.errors import (
     DataError,
     EmptyDataError,
@@ -26,10 +28,11 @@ class TextTable:
     """One text a row.
 
     Attributes:
-        texts: none of them empty. labels: as many, or None. source: a path or a corpus's name, for messages.
+        texts: none of them empty; of a file :class:`~recurra.data.Texts`, which memory does not hold.
+        labels: as many, or None. source: a path or a corpus's name, for messages.
     """
 
-    texts: list[str]
+    texts: Sequence[str]
     labels: list[str] | None
     source: str
 
@@ -52,10 +55,9 @@ def splits_of(train: TextTable, valid: TextTable | None = None, test: TextTable 
     """Splits with their fingerprint."""
     total = hashlib.sha256()
     for table in (train, valid, test):
-        columns: list[Iterable[str]] = [table.texts, table.labels or []] if table else [[], []]
+        columns: list[Sequence[str]] = [table.texts, table.labels or []] if table else [[], []]
         for column in columns:
-            for value in column:
-                data = value.encode("utf-8", "surrogatepass")
+            for data in utf8_of(column):
                 total.update(b"%d:" % len(data))
                 total.update(data)
             total.update(b";")
@@ -86,7 +88,7 @@ def read_table(
         ...     path = Path(folder, "reviews.csv")
         ...     _ = path.write_text('review,sentiment\\n"fine, really",good\\ndull,bad\\n')
         ...     table = read_table(path)
-        >>> table.texts, table.labels
+        >>> [*table.texts], table.labels
         (['fine, really', 'dull'], ['good', 'bad'])
     """
     path = Path(path)
@@ -96,11 +98,15 @@ def read_table(
     if need_label or label is not None:
         label = column_named(path, columns, label, LABEL_COLUMNS, "label")
         wanted.append(label)
-    texts, labels = [], []
-    for record in records(wanted):
-        texts.append(text_in(record, text))
-        if label is not None:
-            labels.append(_label(record, label))
+    labels: list[str] = []
+
+    def found() -> Iterator[str]:
+        for record in records(wanted):
+            yield text_in(record, text)
+            if label is not None:
+                labels.append(sys.intern(_label(record, label)))
+
+    texts = Texts(found())
     if not texts:
         raise EmptyDataError(f"{path} has no rows", received=f"only the columns {', '.join(columns)}")
     return TextTable(texts, labels if label is not None else None, str(path))

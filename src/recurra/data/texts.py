@@ -1,9 +1,11 @@
 """Running text: a corpus by its name, a text file, a table's column, or a folder of texts."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from recurra.data.corpora import CORPORA, PARTS, TABLES, load_corpus
-from recurra.data.records import OPENERS, read_text
+from recurra.data.records import OPENERS, read_pieces
+from recurra.data.stored import Texts
 from recurra.data.table import Splits, TextTable, read_table, splits_of
 from recurra.errors import DataError, MissingDataError, did_you_mean
 
@@ -24,7 +26,7 @@ def load_text(source: Path | str, *, text: str | None = None, data_dir: Path | s
         data_dir: see :func:`recurra.data.load_corpus`.
 
     Returns:
-        Splits of tables without labels, a text a file, row or document.
+        Splits of tables without labels, a text a file, row or document; memory does not hold them.
 
     Raises:
         MissingDataError: it is none of these, or the folder holds no texts.
@@ -36,7 +38,7 @@ def load_text(source: Path | str, *, text: str | None = None, data_dir: Path | s
         ...     for part in ("train", "test"):
         ...         _ = Path(folder, f"{part}.txt").write_text(f"what to {part}\\n")
         ...     splits = load_text(folder)
-        >>> splits.train.texts, splits.valid, splits.test.texts
+        >>> [*splits.train.texts], splits.valid, [*splits.test.texts]
         (['what to train\\n'], None, ['what to test\\n'])
     """
     if source in CORPORA:
@@ -73,13 +75,14 @@ def load_text(source: Path | str, *, text: str | None = None, data_dir: Path | s
 
 
 def _read(files: list[Path], column: str | None, source: str) -> TextTable:
-    texts: list[str] = []
-    for path in files:
-        if _kind(path) in TABLES:
-            texts += read_table(path, text=column, need_label=False).texts
-        else:
-            texts.append(read_text(path))
-    return TextTable(texts, None, source)
+    def found() -> Iterator[str | Iterable[str]]:
+        for path in files:
+            if _kind(path) in TABLES:
+                yield from read_table(path, text=column, need_label=False).texts
+            else:
+                yield read_pieces(path)
+
+    return TextTable(Texts(found()), None, source)
 
 
 def _kind(path: Path) -> str:
@@ -88,6 +91,8 @@ def _kind(path: Path) -> str:
 
 
 def _unlabelled(splits: Splits) -> Splits:
-    train, valid, test = (t and TextTable(t.texts, None, t.source) for t in (splits.train, splits.valid, splits.test))
+    train, valid, test = (
+        t and TextTable(Texts(t.texts), None, t.source) for t in (splits.train, splits.valid, splits.test)
+    )
     assert train is not None
     return splits_of(train, valid, test)

@@ -1,9 +1,10 @@
 """What a language model reads and writes: words, characters or subwords; texts to ids and back, losing nothing else."""
 
+import functools
 import json
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self, TypeGuard
 
 import numpy as np
@@ -88,7 +89,7 @@ class Words(Units):
     @classmethod
     def learn(cls, texts: Iterable[str], vocab_size: int) -> Self:
         """The most frequent words; of equally frequent ones, those first in the alphabet."""
-        return cls(_most_frequent((word for text in texts for word in _words(text)), [LINE_END, UNKNOWN], vocab_size))
+        return cls(_most_frequent(map(_words, texts), [LINE_END, UNKNOWN], vocab_size))
 
     def encode(self, text: str) -> Ids:
         """The ids of a text, ``(T,)``."""
@@ -125,12 +126,19 @@ class Characters(Units):
     @classmethod
     def learn(cls, texts: Iterable[str], vocab_size: int) -> Self:
         """The most frequent characters."""
-        return cls(_most_frequent((character for text in texts for character in text), ["\n", UNKNOWN], vocab_size))
+        return cls(_most_frequent(texts, ["\n", UNKNOWN], vocab_size))
 
     def encode(self, text: str) -> Ids:
         """The ids of a text, ``(T,)``."""
-        find, unknown = self.index.get, self.unknown
-        return np.array([find(character, unknown) for character in text], dtype=np.int64)
+        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+        return self._by_code[np.minimum(codes, len(self._by_code) - 1)]  # type: ignore[no-any-return]
+
+    @functools.cached_property
+    def _by_code(self) -> Ids:
+        codes = {ord(token): i for token, i in self.index.items() if len(token) == 1}
+        ids = np.full(max(codes) + 2, self.unknown, dtype=np.int64)  # the last one: of all characters beyond
+        ids[[*codes]] = [*codes.values()]
+        return ids
 
     def writer(self, before: str = "") -> Callable[[int], str]:  # noqa: ARG002  (one signature for all)
         """The characters themselves."""
@@ -246,10 +254,12 @@ def _words(text: str) -> Sequence[str]:
     return text.replace("\n", f" {LINE_END} ").split()
 
 
-def _most_frequent(tokens: Iterator[str], first: list[str], vocab_size: int) -> list[str]:
+def _most_frequent(texts: Iterable[Iterable[str]], first: list[str], vocab_size: int) -> list[str]:
     if vocab_size <= len(first):
         raise OptionError(f"vocab_size must be at least {len(first) + 1}", received=str(vocab_size))
-    counts = Counter(tokens)
+    counts: Counter[str] = Counter()
+    for tokens in texts:
+        counts.update(tokens)
     ordered = sorted(counts.keys() - {*first}, key=lambda token: (-counts[token], token))
     if not ordered:
         raise EmptyDataError("the text holds nothing to make a vocabulary of")

@@ -1,6 +1,6 @@
 """Texts to word ids, by the `tokenizers` library."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,13 +68,16 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> list[
         >>> [ids.tolist() for ids in encode(tokenizer, ["A very fine film", " "], max_tokens=3)]
         [[1, 4, 3], [1]]
     """
+    return list(encoded(tokenizer, texts, max_tokens))
+
+
+def encoded(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> Iterator[Ids]:
+    """What :func:`encode` gives, one by one."""
     if max_tokens < 1:
         raise OptionError("max_tokens must be positive", received=str(max_tokens))
-    return [
-        np.array(encoding.ids[-max_tokens:] or [UNK_ID], dtype=np.int32)
-        for start in range(0, len(texts), AT_ONCE)
-        for encoding in tokenizer.encode_batch_fast(texts[start : start + AT_ONCE])
-    ]
+    for start in range(0, len(texts), AT_ONCE):
+        for encoding in tokenizer.encode_batch_fast(texts[start : start + AT_ONCE]):
+            yield np.array(encoding.ids[-max_tokens:] or [UNK_ID], dtype=np.int32)
 
 
 def word_tokenizer(vocabulary: dict[str, int]) -> Tokenizer:

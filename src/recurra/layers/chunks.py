@@ -1,8 +1,11 @@
 """Long sequences chunk by chunk: truncated back-propagation through time."""
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from recurra.errors import InputTypeError, OptionError
@@ -28,7 +31,9 @@ def tbptt(
     Args:
         layer: :class:`recurra.Recurrent`, :class:`recurra.LSTM`, ``GRU`` or ``RNN``, torch's own, or any callable
             ``(x, state) -> (y, state)`` with an attribute `batch_first` (without one, time comes first).
-        x: ``(B, T, ...)`` with `batch_first`, ``(T, B, ...)`` without, or a NamedTuple of such.
+        x: ``(B, T, ...)`` with `batch_first`, ``(T, B, ...)`` without, or a NamedTuple of such. What memory does not
+            hold: a NumPy array, such as :class:`numpy.memmap`, of which a chunk at a time is copied; or an iterable of
+            pieces ``(B, Tᵢ, ...)`` that follow one another, taken once, each cut into chunks of its own.
         state: what the layer begins with; gradients of the first chunk reach it.
         chunk: C, frames of a chunk; the last one may have fewer.
         lengths: ``(B,)``, 0 to T: frames of each sequence, where the layer takes them.
@@ -39,6 +44,7 @@ def tbptt(
 
     Raises:
         OptionError: `chunk` is not positive, or the layer runs both ways: what runs back begins at the sequence's end.
+        InputTypeError: `x`, or a piece of it, is none of these.
 
     Example:
         >>> import torch
@@ -50,6 +56,9 @@ def tbptt(
         (4, 2, 4) False
         (4, 2, 4) False
         (2, 2, 4) False
+        >>> pieces = (torch.randn(T, 2, 3) for T in (4, 5))  # made when they are asked for
+        >>> [len(y) for y, _ in tbptt(layer, pieces, chunk=4)]
+        [4, 4, 1]
     """
     if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
         raise OptionError("chunk must be a positive integer", received=repr(chunk))
@@ -58,31 +67,52 @@ def tbptt(
             f"{type(layer).__name__} runs both ways, and what runs back begins at the sequence's end",
             instead="bidirectional=False",
         )
-    first = x[0] if isinstance(x, tuple) and x else x
-    if not isinstance(first, Tensor):
-        raise InputTypeError("tbptt cuts a tensor, or a NamedTuple of such", received=type(first).__name__)
-    return _chunks(layer, x, state, chunk, lengths, reset)
+    whole = isinstance(x, Tensor | np.ndarray) or hasattr(x, "_fields")
+    if not whole and (not isinstance(x, Iterable) or isinstance(x, str | bytes | dict)):
+        raise InputTypeError(
+            "tbptt cuts a tensor, an array, a NamedTuple of such, or an iterable of them", received=type(x).__name__
+        )
+    return _chunks(layer, [x] if whole else x, state, chunk, lengths, reset)
 
 
 def _chunks(
-    layer: Callable[..., Any], x: Any, state: Any, chunk: int, lengths: Tensor | None, reset: Tensor | None
+    layer: Callable[..., Any],
+    pieces: Iterable[Any],
+    state: Any,
+    chunk: int,
+    lengths: Tensor | None,
+    reset: Tensor | None,
 ) -> Iterator[tuple[Any, Any]]:
-    single = isinstance(x, Tensor) and x.dim() == 2 and x.is_floating_point()  # one sequence, as torch.nn takes it
-    axis = 1 if getattr(layer, "batch_first", False) and not single else 0
-    T = (x[0] if isinstance(x, tuple) else x).shape[axis]
-    for start in range(0, T, chunk):
-        size = min(chunk, T - start)
-        further: dict[str, Any] = {}
-        if lengths is not None:
-            further["lengths"] = (lengths - start).clamp(0, size)
-        if reset is not None:
-            further["reset"] = reset.narrow(axis, start, size)
-        cut = lambda v, at=start, n=size: v.narrow(axis, at, n)
-        piece = cut(x) if isinstance(x, Tensor) else type(x)(*map(cut, x))
-        y, state = layer(piece, state, **further)
-        state = detached(state)
-        yield y, state
-        del y  # or its graph would live on beside the next chunk's
+    before = 0  # frames in front of the chunk
+    for x in pieces:
+        first = x[0] if hasattr(x, "_fields") else x
+        if not isinstance(first, Tensor | np.ndarray):
+            raise InputTypeError(
+                "tbptt cuts a tensor, an array, or a NamedTuple of such; a piece is none", received=type(first).__name__
+            )
+        floating = first.is_floating_point() if isinstance(first, Tensor) else first.dtype.kind == "f"
+        single = first is x and first.ndim == 2 and floating  # one sequence, as torch.nn takes it
+        axis = 1 if getattr(layer, "batch_first", False) and not single else 0
+        T = first.shape[axis]
+        for start in range(0, T, chunk):
+            size = min(chunk, T - start)
+            further: dict[str, Any] = {}
+            if lengths is not None:
+                further["lengths"] = (lengths - before).clamp(0, size)
+            if reset is not None:
+                further["reset"] = reset.narrow(axis, before, size)
+            cut = functools.partial(_cut, axis=axis, start=start, size=size)
+            y, state = layer(cut(x) if first is x else type(x)(*map(cut, x)), state, **further)
+            state = detached(state)
+            yield y, state
+            del y  # or its graph would live on beside the next chunk's
+            before += size
+
+
+def _cut(x: Any, *, axis: int, start: int, size: int) -> Tensor:
+    if isinstance(x, Tensor):
+        return x.narrow(axis, start, size)
+    return torch.tensor(x[(slice(None),) * axis + (slice(start, start + size),)])
 
 
 def detached(state: Any) -> Any:

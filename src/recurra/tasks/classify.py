@@ -3,7 +3,7 @@
 import functools
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -14,7 +14,17 @@ from sklearn.base import ClassifierMixin
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from recurra.data import Batch, LengthBucketSampler, collate, encode, stratified_split, train_word_tokenizer
+from recurra.data import (
+    Batch,
+    LengthBucketSampler,
+    Stored,
+    Texts,
+    collate,
+    encode,
+    stratified_split,
+    train_word_tokenizer,
+)
+from recurra.data.vocabulary import encoded
 from recurra.tasks.classes_saved import read_classes, read_words
 from recurra.tasks.given import Labels, Targets, checked_labels, checked_texts, classes_of, fingerprint, targets_among
 from recurra.tasks.text_network import INITIAL_DEVIATION, TextNetwork, poolings_named
@@ -34,6 +44,7 @@ NETWORK = [
     *("dropout", "embedding_dropout", "head_dropout", "word_dropout"),
 ]
 INFERENCE_BATCH = 256
+AT_ONCE = 1 << 16  # texts whose words are in memory together, to be classified
 WORD_VECTORS = ("random", "cooccurrence")
 ENOUGH_STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 1000, 4, 50  # of a training whose max_epochs is left open
 
@@ -129,7 +140,8 @@ class TextClassifier(ClassifierMixin, Trained):  # type: ignore[misc]
         Under ``torchrun`` its processes train together: call it in each with the same data.
 
         Args:
-            texts: none of them empty.
+            texts: none of them empty; as :class:`recurra.data.Texts`, which a table's file is read as, memory holds
+                neither them nor their words.
             labels: as many, all strings, all integers or all booleans.
             validation: held-out texts and labels; None: `validation_fraction` of the training texts.
             run_dir: leave a run folder there: settings, weights, figures, checkpoints and a report.
@@ -156,14 +168,17 @@ class TextClassifier(ClassifierMixin, Trained):  # type: ignore[misc]
         self.about_ = self._about(data, {"texts": len(documents), "validation_texts": len(held)}, notes)
         if validation is None and self.validation_fraction:
             kept, out = stratified_split(targets, plain(self.validation_fraction), seed)
-            held, held_targets = [documents[i] for i in out], targets[out]
-            documents, targets = [documents[i] for i in kept], targets[kept]
+            held, held_targets = _selected(documents, out), targets[out]
+            documents, targets = _selected(documents, kept), targets[kept]
 
         def job() -> Job:
-            train = Rows(encode(self.tokenizer_, documents, plain(self.max_tokens)), targets)
+            stored = lambda of: Stored(
+                ([ids] for ids in encoded(self.tokenizer_, of, plain(self.max_tokens))), np.int32
+            )
+            train = Rows(stored(documents), targets)
             passes = math.ceil(ENOUGH_STEPS * plain(self.batch_size) / len(train))
             chosen = min(max(passes, FEWEST_EPOCHS), MOST_EPOCHS) if self.max_epochs is None else settings.max_epochs
-            valid = Rows(encode(self.tokenizer_, held, plain(self.max_tokens)), held_targets) if held else None
+            valid = Rows(stored(held), held_targets) if held else None
             return Job(
                 functools.partial(cross_entropy, adversarial=plain(self.adversarial)),
                 train.batches(plain(self.batch_size), seed=seed),
@@ -190,15 +205,17 @@ class TextClassifier(ClassifierMixin, Trained):  # type: ignore[misc]
             NotFittedError: before `fit`. DataError: the texts are none, or one is empty.
         """
         self._require_fitted()
-        rows = Rows(encode(self.tokenizer_, checked_texts(texts), plain(self.max_tokens)), None)
+        documents = checked_texts(texts)
         device = next(self.network_.parameters()).device
-        found = np.empty((len(rows), len(self.classes_)))
+        found = np.empty((len(documents), len(self.classes_)))
         self.network_.eval()
-        with torch.inference_mode():
-            for indices in rows.sampler(INFERENCE_BATCH, seed=None):
-                batch = rows[indices]
-                scores = self.network_(batch.tokens.to(device), batch.lengths.to(device))
-                found[indices] = scores.double().softmax(-1).cpu().numpy()
+        for start in range(0, len(documents), AT_ONCE):
+            rows = Rows(encode(self.tokenizer_, documents[start : start + AT_ONCE], plain(self.max_tokens)), None)
+            with torch.inference_mode():
+                for indices in rows.sampler(INFERENCE_BATCH, seed=None):
+                    batch = rows[indices]
+                    scores = self.network_(batch.tokens.to(device), batch.lengths.to(device))
+                    found[start + np.array(indices)] = scores.double().softmax(-1).cpu().numpy()
         return found
 
     def predict(self, texts: Iterable[str]) -> Labels:
@@ -249,7 +266,7 @@ class TextClassifier(ClassifierMixin, Trained):  # type: ignore[misc]
         options = {name: plain(getattr(self, name)) for name in NETWORK}
         return TextNetwork(self.tokenizer_.get_vocab_size(), len(self.classes_), **options)
 
-    def _begin_with_cooccurrence(self, tokens: list[Any], seed: int) -> None:
+    def _begin_with_cooccurrence(self, tokens: Sequence[Any], seed: int) -> None:
         from recurra.data.word_vectors import cooccurrence_vectors
 
         if self.word_vectors != "cooccurrence":
@@ -273,18 +290,18 @@ class TextClassifier(ClassifierMixin, Trained):  # type: ignore[misc]
             TextNetwork(3, 2, **{name: plain(getattr(self, name)) for name in NETWORK} | {"embedding_size": 1})
         return settings
 
-    def _validation(self, validation: Any, classes: Labels) -> tuple[list[str], Targets]:
+    def _validation(self, validation: Any, classes: Labels) -> tuple[Sequence[str], Targets]:
         if validation is None:
             return [], np.empty(0, dtype=np.int64)
         texts = checked_texts(validation[0], "validation texts")
         labels = checked_labels(validation[1], len(texts), "validation labels")
         return texts, targets_among(labels, classes, "validation labels")
 
-    def _given(self, texts: Iterable[str], labels: Iterable[Any]) -> tuple[list[str], Targets]:
+    def _given(self, texts: Iterable[str], labels: Iterable[Any]) -> tuple[Sequence[str], Targets]:
         documents = checked_texts(texts)
         return documents, targets_among(checked_labels(labels, len(documents)), self.classes_)
 
-    def _record(self, folder: RunFolder, split: str, texts: list[str], targets: Targets) -> dict[str, Any]:
+    def _record(self, folder: RunFolder, split: str, texts: Sequence[str], targets: Targets) -> dict[str, Any]:
         from recurra.tasks.classify_report import classification_report
         from recurra.tasks.figures import classification_figures
 
@@ -297,10 +314,14 @@ class TextClassifier(ClassifierMixin, Trained):  # type: ignore[misc]
         return figures
 
 
+def _selected(texts: Sequence[str], rows: Any) -> Sequence[str]:
+    return texts.select(rows) if isinstance(texts, Texts) else [texts[i] for i in rows]
+
+
 class Rows(Dataset[Batch]):
     """Token ids of texts, and their classes; indexed by a list of rows, it gives their padded batch."""
 
-    def __init__(self, tokens: list[np.ndarray[Any, np.dtype[np.int32]]], targets: Targets | None):
+    def __init__(self, tokens: Sequence[np.ndarray[Any, np.dtype[np.int32]]], targets: Targets | None):
         self.tokens = tokens
         self.targets = np.zeros(len(tokens), dtype=np.int64) if targets is None else targets
 
@@ -312,7 +333,7 @@ class Rows(Dataset[Batch]):
 
     def sampler(self, batch_size: int, seed: int | None) -> LengthBucketSampler:
         """Batches of like length; without a seed in a fixed order."""
-        lengths = [len(t) for t in self.tokens]
+        lengths = np.fromiter(map(len, self.tokens), np.int64, len(self.tokens))
         return LengthBucketSampler(lengths, batch_size, seed=seed or 0, shuffle=seed is not None)
 
     def batches(self, batch_size: int, seed: int | None) -> DataLoader[Batch]:

@@ -1,5 +1,6 @@
 """The report of a text classifier: what :mod:`recurra.train.report` shows of it."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,7 @@ EXCERPT = 280  # characters
 def classification_report(
     classifier: "TextClassifier",
     split: str,
-    texts: list[str],
+    texts: Sequence[str],
     targets: np.ndarray[Any, np.dtype[np.int64]],
     probabilities: np.ndarray[Any, np.dtype[np.float64]],
     figures: dict[str, Any],

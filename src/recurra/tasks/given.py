@@ -1,19 +1,22 @@
 """Texts and labels as a caller gives them, checked."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from recurra.data.records import read_pieces
+from recurra.data.stored import Text, Texts, utf8_of
 from recurra.errors import DataError, EmptyDataError, EmptyTextError, SingleClassError
 
 Labels = np.ndarray[Any, np.dtype[Any]]  # (N,)
 Targets = np.ndarray[Any, np.dtype[np.int64]]  # (N,) indices among the classes
 
 
-def checked_texts(texts: Iterable[Any], name: str = "texts") -> list[str]:
-    """A list of texts, none of them empty.
+def checked_texts(texts: Iterable[Any], name: str = "texts") -> Sequence[str]:
+    """A list of texts, or the :class:`~recurra.data.Texts` that were given, none of them empty.
 
     Raises:
         DataError: one string was given instead of a list, or something that is no string is among them.
@@ -25,7 +28,7 @@ def checked_texts(texts: Iterable[Any], name: str = "texts") -> list[str]:
             received=f"one {type(texts).__name__}",
             instead="[text], a list of one",
         )
-    found = list(texts)
+    found = texts if isinstance(texts, Texts) else list(texts)
     if not found:
         raise EmptyDataError(f"{name} is empty: there is nothing to learn from or to classify")
     for i, text in enumerate(found):
@@ -93,6 +96,57 @@ def targets_among(labels: Labels, classes: Labels, name: str = "labels") -> Targ
     return np.array([index[v] for v in values], dtype=np.int64)
 
 
+def joined(text: str | Path | Iterable[str] | Text, name: str = "text") -> Text:
+    """One text of one or several, each of which ends its line; none is held in memory that was not before.
+
+    Raises:
+        EmptyDataError, EmptyTextError, DataError: there is none, or one is none.
+
+    Example:
+        >>> str(joined("no line end")), str(joined(["a", "b\\n"]))
+        ('no line end', 'a\\nb\\n')
+    """
+    if isinstance(text, Path):
+        return Text.of(read_pieces(text))
+    if isinstance(text, str):
+        text = Text.of([text])
+    elif isinstance(text, Texts) and len(text) == 1:
+        text = text.text(0)
+    elif not isinstance(text, Text):
+        return Text.of(_ending_lines(text, name))
+    if text.is_blank():
+        raise EmptyTextError(f"the {name} is empty", received=repr(str(text.part(0, 20))), instead="a text")
+    return text
+
+
+def _ending_lines(texts: Iterable[str], name: str) -> Iterator[str]:
+    for one in checked_texts(texts, name):
+        yield one if one.endswith("\n") else one + "\n"
+
+
+def held_out(text: Text, fraction: float) -> tuple[Text, Text]:
+    """A text without its last part, and that part, which begins a line where there is one to begin.
+
+    Raises:
+        DataError: nothing would be left of either.
+
+    Example:
+        >>> [str(part) for part in held_out(joined("one\\ntwo\\nthree\\n"), 0.5)]
+        ['one\\ntwo\\n', 'three\\n']
+    """
+    cut = round(text.characters * (1 - fraction))
+    line = text.line_end(text.offset(max(0, cut - 1)))
+    at = line if 0 < line < len(text.utf8) else text.offset(cut)
+    kept, out = text.part(0, at), text.part(at)
+    if kept.is_blank() or out.is_blank():
+        raise DataError(
+            "the text is too short to hold a part of it out",
+            received=f"{text.characters} characters, validation_fraction={fraction:g}",
+            instead="a longer text, or validation_fraction=0",
+        )
+    return kept, out
+
+
 def fingerprint(*columns: Sequence[Any] | None) -> str:
     """The SHA-256 sum of texts and labels, whatever their number, as hexadecimal digits.
 
@@ -104,8 +158,7 @@ def fingerprint(*columns: Sequence[Any] | None) -> str:
     for column in columns:
         values = [] if column is None else column
         total.update(b"%d;" % len(values))
-        for value in values:
-            data = str(value).encode("utf-8", "surrogatepass")
+        for data in utf8_of(values):
             total.update(b"%d:" % len(data))
             total.update(data)
     return total.hexdigest()

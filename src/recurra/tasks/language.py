@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from recurra.data.stored import Stored, Text
 from recurra.data.units import UNITS, Units, units_of
-from recurra.errors import DataError, EmptyTextError, OptionError, RunFolderError
-from recurra.layers import Stream, tbptt
-from recurra.tasks.given import checked_texts, fingerprint
+from recurra.errors import DataError, OptionError, RunFolderError
+from recurra.layers import Stream
+from recurra.tasks.given import fingerprint, held_out, joined
 from recurra.tasks.language_network import LanguageNetwork, NextToken, Streams
 from recurra.tasks.sampling import drawn, require_sampling
 from recurra.tasks.trained import Job, Trained
@@ -116,9 +118,9 @@ class LanguageModel(Trained):
 
     def fit(
         self,
-        text: str | Iterable[str],
+        text: str | Path | Iterable[str],
         *,
-        validation: str | Iterable[str] | None = None,
+        validation: str | Path | Iterable[str] | None = None,
         run_dir: Path | str | None = None,
         resume: bool = False,
         overwrite: bool = False,
@@ -129,8 +131,10 @@ class LanguageModel(Trained):
         Under ``torchrun`` its processes train together: call it in each with the same text.
 
         Args:
-            text: one, or several; each but the only one is brought to end with its line.
-            validation: held-out text; None: the last `validation_fraction` of the training text.
+            text: one, or several; each but the only one is brought to end with its line. A path is a text file. Memory
+                holds neither texts nor tokens: a file or :class:`recurra.data.Texts` may be larger, and other
+                iterables are read once.
+            validation: held-out text, given so too; None: the last `validation_fraction` of the training text.
             run_dir: leave a run folder there: settings, weights, figures, checkpoints and a report.
             resume: go on with the run in `run_dir` from the end of its last epoch, or begin it where none has ended;
                 data and settings must be the same, and the weights are then those of a run that was never stopped.
@@ -147,9 +151,9 @@ class LanguageModel(Trained):
         self.__dict__.pop("best_epoch_", None)  # a fit that fails leaves nothing that looks fitted
         settings, self.seed_ = self._checked(), ranks.by_first(self._seed)
         whole = joined(text)
-        held = joined(validation, "validation text") if validation is not None else ""
-        sizes = {"characters": len(whole), "validation_characters": len(held)}
-        self.about_ = self._about(fingerprint([whole], [held]), sizes, notes)
+        held = joined(validation, "validation text") if validation is not None else None
+        sizes = {"characters": whole.characters, "validation_characters": held.characters if held else 0}
+        self.about_ = self._about(fingerprint([whole], [held or ""]), sizes, notes)
         if validation is None and self.validation_fraction:
             whole, held = held_out(whole, plain(self.validation_fraction))
 
@@ -169,14 +173,19 @@ class LanguageModel(Trained):
             resume=resume,
             overwrite=overwrite,
             began=began,
-            learn=lambda: UNITS[self.unit].learn([whole], plain(self.vocab_size)),
+            learn=lambda: UNITS[self.unit].learn(whole.pieces(), plain(self.vocab_size)),
             job=job,
             record=lambda folder: self._record(
-                folder, *(("held out", held) if held else ("training", whole[-RECORDED:]))
+                folder,
+                *(
+                    ("held out", held)
+                    if held
+                    else ("training", whole.part(whole.offset(max(0, whole.characters - RECORDED))))
+                ),
             ),
         )
 
-    def evaluate(self, text: str | Iterable[str], *, chunk: int = EVALUATION_CHUNK) -> dict[str, Any]:
+    def evaluate(self, text: str | Path | Iterable[str] | Text, *, chunk: int = EVALUATION_CHUNK) -> dict[str, Any]:
         """How well a text is foreseen, read from its first token to its last with the state carried on.
 
         Args:
@@ -193,23 +202,27 @@ class LanguageModel(Trained):
         self._require_fitted()
         require_whole("chunk", chunk, least=1)
         whole = joined(text)
-        ids = torch.from_numpy(self._ids(whole))
         network = self.network_.eval()
-        device = next(network.parameters()).device
-        tokens, at, nats = torch.cat([ids.new_tensor([self.tokenizer_.begin]), ids[:-1]]).to(device), 0, 0.0
+        device, unknown = next(network.parameters()).device, self.tokenizer_.unknown
+        streams = Streams(self._ids(whole), begin=self.tokenizer_.begin, batch_size=1, chunk=chunk)
+        state, tokens, strange, nats = None, 0, 0, 0.0
         with torch.inference_mode():
-            for scores, _ in tbptt(network, tokens[None], chunk=chunk):
-                targets = ids[at : at + scores.shape[1]].to(device)
-                nats += float(nn.functional.cross_entropy(scores[0], targets, reduction="none").double().sum())
-                at += len(targets)
-        mean = nats / len(ids)
+            for at in streams.order():
+                batch = streams[at]
+                scores, state = network(batch["tokens"].to(device), state)
+                targets = batch["targets"][0]
+                losses = nn.functional.cross_entropy(scores[0], targets.to(device), reduction="none")
+                nats += float(losses.double().sum())
+                tokens += len(targets)
+                strange += int((targets == unknown).sum()) if unknown is not None else 0
+        mean = nats / tokens
         return {
             "perplexity": math.exp(mean) if mean < 700 else math.inf,
             "nats_per_token": mean,
-            "bits_per_character": nats / math.log(2) / len(whole),
-            "tokens": len(ids),
-            "characters": len(whole),
-            "unknown": int((ids == self.tokenizer_.unknown).sum()) if self.tokenizer_.unknown is not None else 0,
+            "bits_per_character": nats / math.log(2) / whole.characters,
+            "tokens": tokens,
+            "characters": whole.characters,
+            "unknown": strange,
         }
 
     def generate(
@@ -279,7 +292,7 @@ class LanguageModel(Trained):
             tokens = torch.tensor([[token]])
             yield write(token)
 
-    def record(self, run_dir: Path | str, split: str, text: str | Iterable[str]) -> dict[str, Any]:
+    def record(self, run_dir: Path | str, split: str, text: str | Path | Iterable[str]) -> dict[str, Any]:
         """Evaluate on a text, add its figures to ``metrics.json``, and make ``report.html`` one about that text.
 
         Args:
@@ -292,7 +305,7 @@ class LanguageModel(Trained):
         """
         return self._record(RunFolder(run_dir), split, text)
 
-    def _record(self, folder: RunFolder, split: str, text: str | Iterable[str]) -> dict[str, Any]:
+    def _record(self, folder: RunFolder, split: str, text: str | Path | Iterable[str] | Text) -> dict[str, Any]:
         from recurra.tasks.language_report import language_report
 
         figures = self.evaluate(text)
@@ -301,8 +314,9 @@ class LanguageModel(Trained):
             write_atomically(folder.report, language_report(self, split, figures))
         return figures
 
-    def _ids(self, text: str) -> Any:
-        return self.tokenizer_.encode(text)
+    def _ids(self, text: Text) -> Any:
+        smallest = np.min_scalar_type(len(self.tokenizer_) - 1)
+        return Stored([map(self.tokenizer_.encode, text.pieces())], smallest).values
 
     def _network(self) -> LanguageNetwork:
         options = {name: plain(getattr(self, name)) for name in NETWORK}
@@ -334,42 +348,3 @@ class LanguageModel(Trained):
         with seeded(0):  # a small one: what is wrong with the layers is said before any text is read
             LanguageNetwork(3, **{name: plain(getattr(self, name)) for name in NETWORK})
         return FitSettings.of(self)
-
-
-def joined(text: str | Iterable[str], name: str = "text") -> str:
-    """One text of one or several, each of which ends its line.
-
-    Raises:
-        EmptyDataError, EmptyTextError, DataError: there is none, or one is none.
-
-    Example:
-        >>> joined("no line end"), joined(["a", "b\\n"])
-        ('no line end', 'a\\nb\\n')
-    """
-    if isinstance(text, str):
-        if not text.strip():
-            raise EmptyTextError(f"the {name} is empty", received=repr(text[:20]), instead="a text")
-        return text
-    return "".join(one if one.endswith("\n") else one + "\n" for one in checked_texts(text, name))
-
-
-def held_out(text: str, fraction: float) -> tuple[str, str]:
-    """A text without its last part, and that part, which begins a line where there is one to begin.
-
-    Raises:
-        DataError: nothing would be left of either.
-
-    Example:
-        >>> held_out("one\\ntwo\\nthree\\n", 0.5)
-        ('one\\ntwo\\n', 'three\\n')
-    """
-    cut = round(len(text) * (1 - fraction))
-    line = text.find("\n", max(0, cut - 1)) + 1
-    at = line if 0 < line < len(text) else cut
-    if not text[:at].strip() or not text[at:].strip():
-        raise DataError(
-            "the text is too short to hold a part of it out",
-            received=f"{len(text)} characters, validation_fraction={fraction:g}",
-            instead="a longer text, or validation_fraction=0",
-        )
-    return text[:at], text[at:]

@@ -1,12 +1,13 @@
 """Tokens to scores of the token that follows: embedding, recurrent layers, and one linear layer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+from typing_extensions import override
 
 from recurra.cells import Cell, cell_named, weight_drop
 from recurra.engine import options
@@ -154,7 +155,7 @@ class Streams(Dataset[dict[str, Any]]):
     how many targets there are, and whether the streams `begin` there. Past its end the last stream holds targets of -1.
 
     Args:
-        ids: ``(N,)``. begin: what stands before the first.
+        ids: ``(N,)``, of any type; memory-mapped ones are read where a chunk is. begin: what stands before the first.
         batch_size: B, at most. chunk: frames of a chunk.
 
     Example:
@@ -164,27 +165,48 @@ class Streams(Dataset[dict[str, Any]]):
         ([[0, 1, 2], [4, 5, 6]], [[4], [-1]], 1, False)
     """
 
-    def __init__(self, ids: np.ndarray[Any, np.dtype[np.int64]], *, begin: int, batch_size: int, chunk: int):
-        length = -(-len(ids) // batch_size)
-        rows = -(-len(ids) // length)  # no stream without a token
-        tokens, targets = np.zeros(rows * length, np.int64), np.full(rows * length, IGNORED, np.int64)
-        tokens[0], tokens[1 : len(ids)], targets[: len(ids)] = begin, ids[:-1], ids
-        self.tokens, self.targets = (torch.from_numpy(v.reshape(rows, length)) for v in (tokens, targets))
-        self.chunk = chunk
+    def __init__(self, ids: np.ndarray[Any, np.dtype[Any]], *, begin: int, batch_size: int, chunk: int):
+        self.length = -(-len(ids) // batch_size)
+        self.rows = -(-len(ids) // self.length)  # no stream without a token
+        self.ids, self.begin, self.chunk = ids, begin, chunk
 
-    def order(self) -> list[list[tuple[int, int]]]:
+    def order(self) -> "Order":
         """The chunks in order, each as the rows that make it: processes that train together divide these."""
-        rows, length = self.tokens.shape
-        return [[(row, k) for row in range(rows)] for k in range(-(-length // self.chunk))]
+        return Order(self.rows, -(-self.length // self.chunk))
 
     def __getitem__(self, at: list[tuple[int, int]]) -> dict[str, Any]:
-        rows, k = [row for row, _ in at], at[0][1]
-        cut = slice(k * self.chunk, (k + 1) * self.chunk)
-        targets = self.targets[rows, cut]
-        count = int((targets != IGNORED).sum())
-        return {"tokens": self.tokens[rows, cut], "targets": targets, "count": count, "begins": k == 0}
+        k, N = at[0][1], len(self.ids)
+        frames = np.arange(k * self.chunk, min((k + 1) * self.chunk, self.length))
+        where = np.array([[row] for row, _ in at]) * self.length + frames  # (B, chunk)
+        inside = where < N
+        targets = np.where(inside, self.ids[np.minimum(where, N - 1)].astype(np.int64), IGNORED)
+        tokens = np.where(inside, self.ids[np.clip(where - 1, 0, N - 1)].astype(np.int64), 0)
+        tokens[where == 0] = self.begin
+        return {
+            "tokens": torch.from_numpy(tokens),
+            "targets": torch.from_numpy(targets),
+            "count": int(inside.sum()),
+            "begins": k == 0,
+        }
 
     def batches(self) -> DataLoader[dict[str, Any]]:
         """The same as a loader, for Lightning."""
         # Each pass draws one number; from torch's global generator that would move the dropout of a resumed run.
         return DataLoader(self, batch_size=None, sampler=self.order(), generator=torch.Generator())
+
+
+class Order(Sequence[list[tuple[int, int]]]):
+    """Lists of ``(stream, chunk)``, one a chunk; of a long text too many to be held."""
+
+    def __init__(self, rows: int, chunks: int):
+        self.rows, self.chunks = rows, chunks
+
+    @override
+    def __len__(self) -> int:
+        return self.chunks
+
+    @override
+    def __getitem__(self, k: Any) -> Any:
+        if k >= self.chunks:
+            raise IndexError(k)
+        return [(row, k) for row in range(self.rows)]

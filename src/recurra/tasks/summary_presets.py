@@ -60,7 +60,7 @@ SUMMARY_PRESETS: dict[str, dict[str, Any]] = {
         "dropout": 0.3,
         "word_dropout": 0.0,
         "batch_size": 64,
-        "max_epochs": 4,
+        "max_epochs": 2,
         "no_repeat": 0,
         "length_penalty": 1.0,
     },

@@ -48,6 +48,18 @@ def by_first(make: Callable[[], T]) -> T:
     return told[0]  # type: ignore[no-any-return]
 
 
+def each_after_first(make: Callable[[], T]) -> T:
+    """What `make()` returns in this process, called in the first one before all others, as for data it downloads.
+
+    Example:
+        >>> each_after_first(lambda: "made once, for there is one process")
+        'made once, for there is one process'
+    """
+    made: list[T] = []
+    by_first(lambda: made.append(make()))
+    return made[0] if made else make()
+
+
 def gathered(value: T) -> list[T]:
     """The `value` of each process, in the order of their ranks.
 
