@@ -381,7 +381,7 @@ class Summarizer(Trained):
                 )
                 yield indices, type(rows[indices])(source, words.to(device), targets.to(device))
 
-    def _judged(self, sources: list[str], references: list[list[str]]) -> tuple[dict[str, Any], list[str]]:
+    def _judged(self, sources: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[dict[str, Any], list[str]]:
         from recurra.tasks.summary_figures import summary_figures
 
         reads = self._reads(sources)
@@ -398,7 +398,7 @@ def _checked_pairs(sources: Iterable[str], targets: Iterable[str], name: str = "
     return [*zip(read, written, strict=True)]
 
 
-def _checked_references(sources: Iterable[str], references: Any) -> tuple[list[str], list[list[str]]]:
+def _checked_references(sources: Iterable[str], references: Any) -> tuple[Sequence[str], list[Sequence[str]]]:
     read = checked_texts(sources, "sources")
     given = checked_texts(references, "references") if isinstance(references, str | bytes) else [*references]
     several = [
