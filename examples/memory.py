@@ -1,10 +1,10 @@
 """The field's own tests of memory, one command each: what a cell can still learn from long ago.
 
-    python examples/memory.py adding --T 600              # the sum of two marked numbers (Hochreiter & Schmidhuber)
-    python examples/memory.py copy --T 300                # ten symbols, given back after T frames (Arjovsky et al.)
-    python examples/memory.py order --T 200               # which of two symbols came first (the same)
-    python examples/memory.py mnist --data-dir data/mnist # an image, pixel by pixel (Le et al.); --permuted
-    python examples/memory.py lags --task order           # success against T for six cells, as a picture
+    python examples/memory.py adding --T 1000 --cell rg_lru  # the sum of two marked numbers (Hochreiter & Schmidhuber)
+    python examples/memory.py copy --T 1000 --cell lru       # ten symbols, given back after T frames (Arjovsky et al.)
+    python examples/memory.py order --T 200                  # which of two symbols came first (the first two)
+    python examples/memory.py mnist --data-dir data/mnist    # an image, pixel by pixel (Le et al.); --permuted
+    python examples/memory.py lags --task order              # success against T for six cells, as a picture
 
 Training stops when the task is solved: a mean squared error below 1e-3 (adding), a loss below a tenth of that of
 guessing without memory (copy), 99 % of answers right (order).
@@ -34,6 +34,11 @@ class Reader(nn.Module):
         self.recurrent = recurra.Recurrent(cell, inputs, hidden_size, layers)
         if any(made.memory for made in self.recurrent.cells()):
             recurra.chrono(self.recurrent, T)
+        for made in self.recurrent.cells():
+            if isinstance(made, recurra.cells.LRUCell):  # circles that take T frames and more to die out, at any pace
+                with torch.no_grad():
+                    made.nu.copy_(-torch.empty_like(made.nu).uniform_(T, 10 * T).log())
+                    made.theta.copy_(torch.empty_like(made.theta).uniform_(0, math.pi).log())
         self.head, self.frames, self.T = nn.Linear(hidden_size, outputs), frames, T
 
     def forward(self, x):

@@ -298,7 +298,10 @@ def test_a_growing_file_and_stdin_are_answered_as_they_come(run, place):
             assert process.stdout.readline().endswith("the dull plot\n")
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait(20)
+            try:
+                process.wait(20)
+            finally:
+                process.kill()  # whatever it made of the signal: leaving the block waits for it
     done = run("predict", "runs/reviews", "nowhere.log", "--follow", cwd=place)
     assert done.code == 2
     assert "there is no such file to follow" in done.err

@@ -112,13 +112,15 @@ def lines_as_they_come(given: str, most: int = 256, pause: float = 0.2) -> Itera
     source = "standard input" if given == "-" else given
     with nullcontext() if given == "-" else path.open("rb", buffering=0) as file:
         read = sys.stdin.buffer.read1 if file is None else file.read  # type: ignore[union-attr]  # what is there
-        rest, number = b"", 0
+        begun, number = list[bytes](), 0  # a line that has not ended yet, block by block
         while True:
             block = read(_BLOCK)
             if not block and file is not None:
                 time.sleep(pause)
                 continue
-            *whole, rest = (rest + block).split(b"\n") if block else (rest, b"")
+            *ended, rest = block.split(b"\n") if block else (b"", b"")
+            whole = [b"".join([*begun, ended[0]]), *ended[1:]] if ended else []
+            begun = [rest] if ended else [*begun, rest]
             found = [decoded(line, f"{source}, line {number + k}").strip() for k, line in enumerate(whole, 1)]
             number += len(whole)
             texts = [text for text in found if text]
