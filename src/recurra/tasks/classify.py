@@ -2,7 +2,6 @@
 
 import functools
 import math
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -156,15 +155,14 @@ class TextClassifier(ClassifierMixin, Trained):  # type: ignore[misc]
             RunFolderError: `run_dir` holds something already, or cannot be resumed.
             DivergedError: the loss became NaN or infinite. KeyboardInterrupt: stopped; the message says what is kept.
         """
-        began = time.perf_counter()
-        self.__dict__.pop("best_epoch_", None)  # a fit that fails leaves nothing that looks fitted
-        settings, seed = self._checked(), ranks.by_first(self._seed)
+        began, settings = self._begin()
+        seed = self.seed_
         documents = checked_texts(texts)
         known = checked_labels(labels, len(documents))
         classes, targets = classes_of(known)
         held, held_targets = self._validation(validation, classes)
         data = fingerprint(documents, known.tolist(), held, held_targets.tolist())
-        self.classes_, self.seed_ = classes, seed
+        self.classes_ = classes
         self.about_ = self._about(data, {"texts": len(documents), "validation_texts": len(held)}, notes)
         if validation is None and self.validation_fraction:
             kept, out = stratified_split(targets, plain(self.validation_fraction), seed)

@@ -2,7 +2,6 @@
 
 import functools
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,9 +146,7 @@ class LanguageModel(Trained):
             RunFolderError: `run_dir` holds something already, or cannot be resumed.
             DivergedError: the loss became NaN or infinite. KeyboardInterrupt: stopped; the message says what is kept.
         """
-        began = time.perf_counter()
-        self.__dict__.pop("best_epoch_", None)  # a fit that fails leaves nothing that looks fitted
-        settings, self.seed_ = self._checked(), ranks.by_first(self._seed)
+        began, settings = self._begin()
         whole = joined(text)
         held = joined(validation, "validation text") if validation is not None else None
         sizes = {"characters": whole.characters, "validation_characters": held.characters if held else 0}

@@ -1,7 +1,6 @@
 """Summaries, translations, headlines: texts from texts, by a network that reads, writes and copies."""
 
 import functools
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,9 +162,7 @@ class Summarizer(Trained):
             DataError, OptionError, UnknownNameError, RunFolderError, DivergedError, KeyboardInterrupt: see
                 :meth:`recurra.tasks.TextClassifier.fit`.
         """
-        began = time.perf_counter()
-        self.__dict__.pop("best_epoch_", None)  # a fit that fails leaves nothing that looks fitted
-        settings, self.seed_ = self._checked(), ranks.by_first(self._seed)
+        began, settings = self._begin()
         pairs = _checked_pairs(sources, targets)
         held = _checked_pairs(*validation, "validation ") if validation is not None else []
         sizes = {"pairs": len(pairs), "validation_pairs": len(held)}

@@ -128,6 +128,13 @@ class Trained(BaseEstimator):  # type: ignore[misc]
         if not self.__sklearn_is_fitted__():
             raise NotFittedError(f"this {type(self).__name__} is not fitted", instead="fit(…) first, or load a run")
 
+    def _begin(self) -> tuple[float, FitSettings]:
+        """When a fit began, and its settings; if it fails, nothing looks fitted."""
+        began = time.perf_counter()
+        self.__dict__.pop("best_epoch_", None)
+        settings, self.seed_ = self._checked(), ranks.by_first(self._seed)
+        return began, settings
+
     def _about(self, fingerprint: str, sizes: Mapping[str, int], notes: Mapping[str, Any] | None) -> dict[str, Any]:
         """What a run's config says of its data and its making.
 
