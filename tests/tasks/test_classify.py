@@ -3,7 +3,6 @@
 import json
 import pickle
 import random
-import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -16,7 +15,6 @@ from sklearn.utils.validation import check_is_fitted
 from some_texts import SMALL, messages, reviews
 
 from recurra.cells import GRUCell, LSTMCell
-from recurra.data import Texts
 from recurra.errors import (
     DataError,
     EmptyDataError,
@@ -68,38 +66,6 @@ def run(finished, tmp_path):
 
 
 # --- learning ---------------------------------------------------------------------------------------------------------
-
-
-def test_texts_in_a_file_are_learnt_from_and_classified_as_a_list_is(fitted, monkeypatch):
-    stored = Texts(TEXTS)
-    again = clone(fitted).fit(stored, LABELS)
-    assert_same_weights(again, fitted)
-    assert again.about_["data"] == fitted.about_["data"]
-    whole = fitted.predict_proba(TEXTS)
-    assert np.array_equal(again.predict_proba(stored), whole)
-    monkeypatch.setattr("recurra.tasks.classify.AT_ONCE", 50)
-    np.testing.assert_allclose(again.predict_proba(stored), whole, atol=1e-6)
-
-
-def test_neither_texts_nor_their_words_are_held_in_memory(fitted, monkeypatch):
-    monkeypatch.setattr("recurra.data.vocabulary.AT_ONCE", 64)
-    monkeypatch.setattr("recurra.tasks.classify.AT_ONCE", 128)
-    texts, labels = Texts("never read: " * 500 + text for text in TEXTS * 8), LABELS * 8
-    changed = {
-        "max_epochs": 1,
-        "batch_size": 64,
-        "max_tokens": 1000,
-        "validation_fraction": 0,
-        "word_vectors": "random",
-    }
-    model = TextClassifier(**SMALL | changed)
-    tracemalloc.start()
-    model.fit(texts, labels)
-    model.evaluate(texts, labels)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert texts.characters > 7_000_000
-    assert peak < 5_000_000, f"{peak:,}"  # ids of 4 bytes would be as much
 
 
 def test_it_learns():

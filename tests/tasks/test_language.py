@@ -14,7 +14,6 @@ from sklearn.base import clone
 from torch import nn
 
 from recurra.cells import LSTMCell
-from recurra.data import load_text
 from recurra.errors import (
     DataError,
     EmptyDataError,
@@ -35,7 +34,6 @@ from recurra.train.untrusted import read_json
 
 LINES = ["the cat sat on the mat\n", "a dog ran to the cat\n", "the dog sat\n", "a cat ran on a mat\n"]
 TEXT = "".join(LINES[i] for i in np.random.default_rng(0).integers(0, len(LINES), 120))
-LINES_OF_TEXT = TEXT.splitlines(keepends=True)
 SMALL = {
     "unit": "char",
     "hidden_size": 16,
@@ -127,44 +125,6 @@ def test_without_validation_the_last_epoch_is_kept():
 def test_several_texts_end_their_lines():
     model = LanguageModel(**SMALL | {"max_epochs": 1})
     assert_same_weights(clone(model).fit(TEXT), model.fit(TEXT.splitlines()))
-
-
-# --- texts longer than memory -----------------------------------------------------------------------------------------
-
-
-def test_a_file_and_texts_that_are_made_one_by_one_are_read_as_a_string_is(tmp_path):
-    path, model = tmp_path / "lines.txt", LanguageModel(**SMALL | {"max_epochs": 1})
-    path.write_text(TEXT)
-    whole = clone(model).fit(TEXT)
-    for given in (path, load_text(path).train.texts, (line for line in LINES_OF_TEXT)):
-        again = clone(model).fit(given)
-        assert_same_weights(again, whole)
-        assert again.about_["data"] == whole.about_["data"]
-    expected = whole.evaluate(TEXT[:700])
-    path.write_text(TEXT[:700])
-    assert whole.evaluate(path) == whole.evaluate(load_text(path).train.texts) == expected
-    path.write_text(" \n")
-    with pytest.raises(EmptyDataError, match=r"lines\.txt is empty"):
-        whole.evaluate(path)
-
-
-@pytest.mark.parametrize("unit", ["char", "word"])
-def test_neither_a_text_nor_its_tokens_are_held_in_memory(tmp_path, monkeypatch, unit):
-    path = tmp_path / "long.txt"
-    path.write_text(TEXT * 1500)
-    characters = path.stat().st_size
-    tokens = characters if unit == "char" else len(TEXT.split()) * 1500
-    assert characters > 3_000_000
-    monkeypatch.setattr("recurra.data.stored.PIECE", 1 << 15)
-    settings = {"unit": unit, "batch_size": 300, "chunk": 200, "max_epochs": 1, "validation_fraction": 0.01}
-    model = LanguageModel(**SMALL | settings).fit(TEXT)  # what libraries load is no memory of a text
-    tracemalloc.start()
-    model.fit(path)
-    figures = model.evaluate(path, chunk=5000)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert figures["characters"] == characters
-    assert peak < min(characters, 8 * tokens), f"{peak:,}"
 
 
 # --- streams of text, and the state between chunks --------------------------------------------------------------------
