@@ -162,21 +162,30 @@ def learn(task, cell, *, steps=20_000, B=50, hidden_size=128, layers=1, lr=2e-3,
 
 def lags(named, cells, Ts, picture, **settings):
     """Success against T, cell by cell."""
+    errors = {cell: [] for cell in cells}
+    for cell in cells:
+        for T in Ts:
+            final, steps = learn(TASKS[named](T), cell, say=lambda line: None, **settings)
+            errors[cell].append(final)
+            print(f"{cell:8} T = {T:5}: {final:.4f} after {steps} steps", flush=True)
+    minutes = settings.get("minutes", math.inf)
+    drawn(named, errors, Ts, picture, f"{minutes:g} minutes" if minutes < math.inf else f"{settings['steps']:,} steps")
+
+
+def drawn(named, errors, Ts, picture, spent):
+    """The errors of each cell against T."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    for cell in cells:
-        finals = []
-        for T in Ts:
-            final, steps = learn(TASKS[named](T), cell, say=lambda line: None, **settings)
-            finals.append(final)
-            print(f"{cell:8} T = {T:5}: {final:.4f} after {steps} steps", flush=True)
+    for cell, finals in errors.items():
         axes.plot(Ts, finals, marker="o", label=cell)
     axes.axhline(TASKS[named].solved, color="black", linewidth=0.8, linestyle=":", label="solved")
-    axes.set(xscale="log", yscale="log", xlabel="T", ylabel=TASKS[named].figure, title=named)
-    axes.legend()
-    figure.savefig(picture)
+    axes.set(xscale="log", yscale="log", xlabel="T", ylabel=TASKS[named].figure, title=f"{named}, after {spent} each")
+    axes.set_xticks(Ts, labels=[str(T) for T in Ts])
+    axes.minorticks_off()
+    figure.legend(loc="outside right upper")
+    figure.savefig(picture, metadata={"Date": None})
 
 
 # --- images, pixel by pixel -------------------------------------------------------------------------------------------
