@@ -104,7 +104,7 @@ def test_predicting_a_text_a_file_a_table_and_stdin(run, place):
         len(json.loads(run("predict", "runs/reviews", "test.csv", "--text", "sentiment", "--json", cwd=place).out))
         == 60
     )
-    assert "there is no text to classify" in run("predict", "runs/reviews", " ", cwd=place).err
+    assert "there is no text" in run("predict", "runs/reviews", " ", cwd=place).err
     assert (
         "--seed is no option for a run of task classify"
         in run("predict", "runs/reviews", text, "--seed", 1, cwd=place).err

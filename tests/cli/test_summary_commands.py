@@ -146,6 +146,7 @@ def test_json_and_resuming_a_finished_run(run, place):
         (["train", "summarize", "mail.csv", *COLUMNS, "--cell", "lstn"], "'lstm'"),
         (["train", "summarize", "aeslc"], "neither --data-dir nor $RECURRA_DATA"),
         (["predict", "runs/mail", " "], "there is no text"),
+        (["predict", "runs/mail", ""], "there is no text"),
         (["predict", "runs/mail", "-"], "standard input is empty"),
         (["predict", "runs/mail", "-", "--whole"], "standard input holds no text"),
         (["predict", "runs/mail", "empty"], "holds no files"),

@@ -53,7 +53,7 @@ def read_texts(given: str, column: str | None) -> Sequence[str]:
         with path.open("rb") as file:
             return _lines(file, str(path))
     if not given.strip():
-        raise EmptyTextError("there is no text to classify", received=repr(given), instead="a text, a file, or -")
+        raise EmptyTextError("there is no text", received=repr(given), instead="a text, a file, or -")
     return [given]
 
 
@@ -67,7 +67,7 @@ def read_documents(given: str, column: str | None, *, whole: bool = False) -> li
     Raises:
         EmptyDataError, EmptyTextError, UndecodableFileError: the message names the file.
     """
-    path = Path(given) if len(given) < 1024 else None
+    path = Path(given) if given and len(given) < 1024 else None  # "" would be the folder that we are in
     if path and path.is_dir():
         files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
         if not files:
