@@ -286,6 +286,9 @@ def test_options_nest_and_end():
     assert plan_for(cell, x, lengths=torch.full((B,), T)).executor == "native"
     with pytest.raises(UnknownNameError, match=r"'reference'\? \(known"), options(executor="refrence"):
         scan(cell, x)
+    with options(save=1e9) as chosen:  # bytes, as one writes them
+        scan(cell, x)
+        assert chosen.save == 1e9
     for save in ("some", 0, -1, True):
         with pytest.raises(OptionError, match='save must be "all", "sqrt" or a number of bytes'), options(save=save):
             pass

@@ -60,8 +60,8 @@ def options(
         >>> with recurra.options(executor="reference"):
         ...     y, state = recurra.scan(cell, x)
     """
-    if save is not None:
-        require_save("save", save)
+    if save is not None and save not in ("all", "sqrt") and (isinstance(save, bool | str) or save < 1):
+        raise OptionError('save must be "all", "sqrt" or a number of bytes', received=repr(save))
     if weights is not None and weights not in WEIGHTS:
         raise OptionError(f"weights must be one of {', '.join(WEIGHTS)}", received=repr(weights))
     given = {"executor": executor, "save": save, "check_nan": check_nan, "weights": weights}
@@ -70,9 +70,3 @@ def options(
         yield _CURRENT.get()
     finally:
         _CURRENT.reset(token)
-
-
-def require_save(name: str, value: object) -> None:
-    """Raise OptionError unless `value` says what a scan is to keep for its backward pass."""
-    if value not in ("all", "sqrt") and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        raise OptionError(f'{name} must be "all", "sqrt" or a number of bytes', received=repr(value))

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from recurra.engine.options import require_save
 from recurra.errors import OptionError, UnknownNameError
 
 # name -> whether more is better
@@ -65,7 +64,9 @@ class FitSettings:
         require_name("optimizer", self.optimizer, OPTIMIZERS)
         require_name("schedule", self.schedule, SCHEDULES)
         require_name("accelerator", self.accelerator, ("auto", "cpu", "cuda", "mps"))
-        require_save("backward_memory", self.backward_memory)
+        kept = self.backward_memory
+        if kept not in ("all", "sqrt") and (not isinstance(kept, int) or isinstance(kept, bool) or kept < 1):
+            raise OptionError('backward_memory must be "all", "sqrt" or a number of bytes', received=repr(kept))
 
     @classmethod
     def of(cls, source: object, **changes: Any) -> "FitSettings":
