@@ -6,7 +6,6 @@ and counted. The bar: from a tenth of the lines to the last, resident memory gro
 
 import argparse
 import random
-import re
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
+
+from benchmarks.memory import resident
 
 BAR = 16  # MiB
 WORDS = {
@@ -40,12 +41,6 @@ def trained(folder: Path) -> Path:
     model = TextClassifier(cell="gru", hidden_size=8, embedding_size=8, max_epochs=8, batch_size=16, random_state=0)
     model.fit([*texts["good"], *texts["bad"]], ["good"] * 500 + ["bad"] * 500, run_dir=folder)
     return folder
-
-
-def resident(process: int) -> float:
-    """MiB of a process, on Linux."""
-    status = Path(f"/proc/{process}/status").read_text("ascii")
-    return int(re.findall(r"^VmRSS:\s+(\d+) kB$", status, re.M)[0]) / 1024
 
 
 def feed(pipe: IO[bytes], count: int) -> None:
@@ -76,7 +71,7 @@ def main(arguments: Sequence[str]) -> int:
                 answered += 1
                 if answered >= next_look * told.lines // 10:
                     rate = answered / (time.perf_counter() - began)
-                    memory.append(resident(process.pid))
+                    memory.append(resident(process.pid)[0])
                     print(f"{answered:>12,} lines  {rate:>9,.0f} lines/s  {memory[-1]:7.1f} MiB", flush=True)
                     next_look += 1
                 if answered == told.lines:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 import recurra
-from benchmarks.memory import _resident
+from benchmarks.memory import resident
 
 ROOT = Path(__file__).parents[1]
 
@@ -41,10 +41,10 @@ def _step(cell: str, T: int, D: int, H: int, **options: Any) -> Callable[[], flo
 
 def million() -> dict[str, float]:
     """Exact gradients over a million frames of an LSTM."""
-    base = _resident()[0]
+    base = resident()[0]
     step = _step("lstm", 1_000_000, 64, 64, save="sqrt")
     seconds = step()
-    return {"seconds": seconds, "gib": (_resident()[1] - base) / 1024}
+    return {"seconds": seconds, "gib": (resident()[1] - base) / 1024}
 
 
 def saving(save: str) -> dict[str, float]:

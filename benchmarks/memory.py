@@ -34,10 +34,10 @@ def measure(case: Case | Crowd, who: str, threads: int) -> float | str:
     return said if isinstance(said, str) else float(said)
 
 
-def _resident() -> tuple[float, float]:
-    """MiB: now, and at most so far."""
-    status = Path("/proc/self/status")
-    if not status.exists():
+def resident(process: int | str = "self") -> tuple[float, float]:
+    """MiB of a process: now, and at most so far. Of another one on Linux alone."""
+    status = Path(f"/proc/{process}/status")
+    if process == "self" and not status.exists():
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         return most, most
     kib = dict(re.findall(r"^(\w+):\s+(\d+) kB$", status.read_text("ascii"), re.M))
@@ -51,10 +51,10 @@ def _endless(row: Crowd) -> float | str:
         return push
     for _ in range(10):
         push()
-    before, _ = _resident()
+    before, _ = resident()
     for _ in range(FRAMES // row.B):
         push()
-    return _resident()[0] - before
+    return resident()[0] - before
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -75,10 +75,10 @@ def main(arguments: Sequence[str]) -> None:
     clear = Path("/proc/self/clear_refs")
     if clear.exists():
         clear.write_text("5", "ascii")  # Linux: the peak begins anew here
-    before, _ = _resident()
+    before, _ = resident()
     for _ in range(STEPS):
         call()
-    print(json.dumps(_resident()[1] - before))
+    print(json.dumps(resident()[1] - before))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 import recurra
 from benchmarks import gate
 from benchmarks.machine import machine, sentence
-from benchmarks.memory import _resident
+from benchmarks.memory import resident
 from benchmarks.timing import Times, interleaved
 from benchmarks.torch_modules import Run, over_time
 from recurra.data import docstring_pairs, learn_words
@@ -239,10 +239,10 @@ def growth(count: int) -> float:
     written = model.generate(text, BEFORE + count)
     for _ in range(BEFORE):
         next(written)
-    before, _ = _resident()
+    before, _ = resident()
     for _ in written:
         pass
-    return _resident()[0] - before
+    return resident()[0] - before
 
 
 def reading(count: int) -> tuple[SummaryNetwork, Source, Tensor]:

@@ -1,5 +1,6 @@
 """What a user names on the command line, found: data, texts, an output folder."""
 
+import io
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -7,7 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recurra.errors import EmptyDataError, EmptyTextError, MissingDataError, OptionError, UndecodableFileError
+from recurra.errors import EmptyDataError, EmptyTextError, MissingDataError, OptionError
 
 if TYPE_CHECKING:
     from recurra.data import Splits
@@ -81,13 +82,9 @@ def read_documents(given: str, column: str | None, *, whole: bool = False) -> li
 
 
 def _document(content: bytes, source: str) -> str:
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UndecodableFileError(
-            f"{source}, line {line}: not valid UTF-8", received=f"byte {content[error.start]:#04x}"
-        ) from error
+    from recurra.data.records import decoded
+
+    text = "".join(decoded(line, f"{source}, line {number}") for number, line in enumerate(io.BytesIO(content), 1))
     if not text.strip():
         raise EmptyTextError(f"{source} holds no text", received=f"{len(content)} bytes")
     return text

@@ -91,8 +91,9 @@ def _kind(path: Path) -> str:
 
 
 def _unlabelled(splits: Splits) -> Splits:
+    kept = lambda texts: texts if isinstance(texts, Texts) else Texts(texts)
     train, valid, test = (
-        t and TextTable(Texts(t.texts), None, t.source) for t in (splits.train, splits.valid, splits.test)
+        t and TextTable(kept(t.texts), None, t.source) for t in (splits.train, splits.valid, splits.test)
     )
     assert train is not None
     return splits_of(train, valid, test)

@@ -165,6 +165,10 @@ class LanguageModel(Trained):
                 settings,
             )
 
+        def record(folder: RunFolder) -> None:
+            shown = held or whole.part(whole.offset(max(0, whole.characters - RECORDED)))
+            self._record(folder, "held out" if held else "training", shown)
+
         return self._train(
             run_dir,
             resume=resume,
@@ -172,14 +176,7 @@ class LanguageModel(Trained):
             began=began,
             learn=lambda: UNITS[self.unit].learn(whole.pieces(), plain(self.vocab_size)),
             job=job,
-            record=lambda folder: self._record(
-                folder,
-                *(
-                    ("held out", held)
-                    if held
-                    else ("training", whole.part(whole.offset(max(0, whole.characters - RECORDED))))
-                ),
-            ),
+            record=record,
         )
 
     def evaluate(self, text: str | Path | Iterable[str] | Text, *, chunk: int = EVALUATION_CHUNK) -> dict[str, Any]:
