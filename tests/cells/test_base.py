@@ -8,6 +8,7 @@ from torch import Tensor
 
 from recurra.cells import CELLS, Cell, GRUCell, HiddenState, LSTMCell, LSTMState
 from recurra.errors import CellDefinitionError, OptionError, ShapeSpecError, UnknownNameError
+from recurra.layers import Recurrent
 from recurra.shapes import dims, extent, show
 
 
@@ -98,3 +99,16 @@ def test_states_are_named_and_checked_as_tuples_too():
     y, state = cell(torch.zeros(1, 2), (torch.zeros(1, 3), torch.ones(1, 3)))
     assert isinstance(state, LSTMState)
     assert y.shape == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "weight", "value"), [("rg_lru", "bias_gates", -200.0), ("lru", "nu", -40.0)], ids=["rg_lru", "lru"]
+)
+def test_gradients_are_finite_where_nothing_is_forgotten(name, weight, value):
+    """sqrt(1 - a²) has an infinite slope where a reaches 1; a large learning rate gets there."""
+    layer = Recurrent(name, 3, 4)
+    with torch.no_grad():
+        layer.cells()[0].get_parameter(weight).fill_(value)
+    x = torch.randn(2, 5, 3, requires_grad=True)
+    layer(x)[0].sum().backward()
+    assert all(of.grad.isfinite().all() for of in (x, *layer.parameters()))

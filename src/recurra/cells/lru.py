@@ -64,8 +64,8 @@ class LRUCell(Cell[LRUState]):
 
     def step(self, x: Tensor, state: LRUState) -> tuple[Tensor, LRUState]:
         """One frame: ``x (B, D)``, ``state.re`` and ``state.im`` ``(B, H)``."""
-        radius, angle = (-self.nu.exp()).exp(), self.theta.exp()
-        gamma = (1 - radius.square()).sqrt()
+        decay, angle = self.nu.exp(), self.theta.exp()
+        radius, gamma = (-decay).exp(), (-torch.expm1(-2 * decay)).sqrt()  # 1 - radius² would be 0 for a small decay
         a, b = radius * angle.cos(), radius * angle.sin()
         x_re, x_im = linear(x, self.weight_ih).chunk(2, -1)
         re = a * state.re - b * state.im + gamma * x_re

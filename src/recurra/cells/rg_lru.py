@@ -7,6 +7,7 @@ from torch.nn.functional import linear, softplus
 from recurra.cells.base import Cell, HiddenState
 
 _C = 8.0  # the paper's constant: how much a gate can shorten the memory
+_LEAST = 1e-30  # under the root: its slope at 0, where a gate has shut altogether, is infinite
 
 
 def _slow(rate: Tensor, least: float = 0.9, most: float = 0.999) -> Tensor:
@@ -57,5 +58,5 @@ class RGLRUCell(Cell[HiddenState]):
         u = linear(x, self.weight_ih, self.bias)
         r, i = linear(u, self.weight_gates, self.bias_gates).sigmoid().chunk(2, -1)
         log_a = -_C * softplus(-self.rate) * r
-        h = log_a.exp() * state.h + (-torch.expm1(2 * log_a)).sqrt() * (i * u)
+        h = log_a.exp() * state.h + (_LEAST - torch.expm1(2 * log_a)).sqrt() * (i * u)
         return h, HiddenState(h)
