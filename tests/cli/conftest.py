@@ -1,12 +1,16 @@
 """The command line run within the test's process, so that torch is loaded once."""
 
 import io
+import signal
 import sys
 from dataclasses import dataclass
 
 import pytest
 
 from recurra.cli.main import main
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for a job in the background: commands would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True)
