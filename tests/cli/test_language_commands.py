@@ -47,6 +47,8 @@ def test_evaluating_gives_the_same_figures(run, place):
     figures = json.loads(done.out)
     metrics = json.loads((place / "runs/lines/metrics.json").read_text())
     assert {k: figures[k] for k in metrics["test"]} == metrics["test"]
+    adapted = json.loads(run("evaluate", "runs/lines", "data", "--adapt", "0.5", "--json", cwd=place).out)
+    assert adapted["perplexity"] < figures["perplexity"]
     shown = run("evaluate", "runs/lines", cwd=place)  # the data of the training
     assert f"perplexity {figures['perplexity']:.2f}" in shown.out
     (place / "other.txt").write_text("a cat é\n")

@@ -1,5 +1,6 @@
 """LanguageModel: it learns, carries its state, scores the same however it is cut, resumes, and writes as it reads."""
 
+import copy
 import itertools
 import math
 import os
@@ -24,6 +25,7 @@ from recurra.errors import (
     UnknownNameError,
 )
 from recurra.kernels.cpu import native
+from recurra.layers.chunks import detached
 from recurra.tasks import LanguageModel
 from recurra.tasks.given import held_out, joined
 from recurra.tasks.language_network import LanguageNetwork, NextToken, Streams
@@ -214,6 +216,28 @@ def test_figures_by_their_definition(unit):
     assert figures["perplexity"] == pytest.approx(math.exp(nats / len(ids)), rel=1e-5)
     assert figures["bits_per_character"] == pytest.approx(nats / math.log(2) / len(text), rel=1e-5)
     assert figures["unknown"] == 0
+
+
+def test_dynamic_evaluation_learns_from_what_it_has_scored_alone(fitted):
+    before = fitted.evaluate(TEXT)
+    assert fitted.evaluate("zig " * 99, adapt=0.5)["perplexity"] < 0.8 * fitted.evaluate("zig " * 99)["perplexity"]
+    assert fitted.evaluate(TEXT, adapt=0.5, chunk=len(TEXT)) == pytest.approx(before, rel=1e-5)
+    assert fitted.evaluate(TEXT) == before
+    network, state, nats = copy.deepcopy(fitted.network_).eval(), None, 0.0
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.5)
+    ids = torch.from_numpy(fitted.tokenizer_.encode(TEXT[:40])).long()
+    tokens = torch.cat([ids.new_tensor([fitted.tokenizer_.begin]), ids[:-1]])
+    for x, y in zip(tokens.split(16), ids.split(16), strict=True):
+        scores, state = network(x[None], state)
+        state, loss = detached(state), nn.functional.cross_entropy(scores[0], y)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), fitted.clip)
+        optimizer.step()
+        nats += loss.item() * len(y)
+    assert fitted.evaluate(TEXT[:40], adapt=0.5, chunk=16)["nats_per_token"] == pytest.approx(nats / len(ids), rel=1e-4)
+    with pytest.raises(OptionError, match="adapt must be a number at least 0"):
+        fitted.evaluate(TEXT, adapt=-1)
 
 
 def test_unknown_tokens_are_counted(fitted):

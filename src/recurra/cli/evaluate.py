@@ -18,6 +18,9 @@ def evaluate(
     beam: Annotated[int | None, typer.Option(min=1, help="Hypotheses of the search, for summaries.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where a corpus's files already are.")] = None,
     weights: Annotated[str | None, typer.Option(help="How matrices are held: float, bfloat16, int8.")] = None,
+    adapt: Annotated[
+        float | None, typer.Option(min=0, help="Learn from the text as it is read, at this rate; of language models.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """How well a run does: of a classifier accuracy, macro F1, log loss, each class's figures and the confusion on
@@ -35,6 +38,8 @@ def evaluate(
     recurra evaluate runs/imdb-lstm imdb --weights int8
 
     recurra evaluate runs/book another-book.txt
+
+    recurra evaluate runs/book another-book.txt --adapt 0.1
 
     recurra evaluate runs/mail test.csv --source body --target subject
     """

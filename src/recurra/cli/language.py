@@ -9,7 +9,13 @@ DIAGNOSED = 16, 256  # pieces of the text, and tokens of each
 
 
 def evaluate_language(
-    run: Path, data: str | None, text: str | None, data_dir: Path | None, weights: str | None, json: bool
+    run: Path,
+    data: str | None,
+    text: str | None,
+    data_dir: Path | None,
+    weights: str | None,
+    adapt: float | None,
+    json: bool,
 ) -> None:
     """Perplexity, nats a token and bits a character of a text."""
     from recurra.cli.inputs import data_of
@@ -22,7 +28,7 @@ def evaluate_language(
     splits = load_text(data or data_of(model, run), text=text, data_dir=data_dir)
     table = splits.test or splits.train
     with options(weights=weights or "float"):
-        figures = model.evaluate(table.texts)
+        figures = model.evaluate(table.texts, adapt=adapt or 0.0)
     if json:
         print(json_format.dumps({"run": str(run), "data": table.source, **figures}, indent=1))
         return

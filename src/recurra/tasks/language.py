@@ -1,5 +1,6 @@
 """Language models: the next word, character or subword; texts scored, and texts written."""
 
+import copy
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,6 +16,7 @@ from recurra.data.stored import Stored, Text
 from recurra.data.units import UNITS, Units, units_of
 from recurra.errors import DataError, OptionError, RunFolderError
 from recurra.layers import Stream
+from recurra.layers.chunks import detached
 from recurra.tasks.given import fingerprint, held_out, joined
 from recurra.tasks.language_network import LanguageNetwork, NextToken, Streams
 from recurra.tasks.sampling import drawn, require_sampling
@@ -179,36 +181,49 @@ class LanguageModel(Trained):
             record=record,
         )
 
-    def evaluate(self, text: str | Path | Iterable[str] | Text, *, chunk: int = EVALUATION_CHUNK) -> dict[str, Any]:
+    def evaluate(
+        self, text: str | Path | Iterable[str] | Text, *, chunk: int | None = None, adapt: float = 0.0
+    ) -> dict[str, Any]:
         """How well a text is foreseen, read from its first token to its last with the state carried on.
 
         Args:
             text: one, or several as `fit` takes them.
-            chunk: frames that are scored at a time; it changes memory, and figures by rounding alone.
+            chunk: frames that are scored at a time; it changes memory, and figures by rounding alone. None: 256, and
+                those of training with `adapt`.
+            adapt: learn from the text while it is read, by a step of gradient descent of this rate on each chunk that
+                has been scored: dynamic evaluation (Krause et al., 2018). Each token is foreseen before it is learnt,
+                but such figures are not those of a model that stays as it is. Gradients are scaled down to a norm of
+                `clip`; the weights of this model stay. 0: nothing is learnt.
 
         Returns:
             ``perplexity``, ``nats_per_token``, ``bits_per_character``, and how many ``tokens``, ``characters`` and
             ``unknown`` tokens there are. Line ends are tokens, and each token counts, the first one too.
 
         Raises:
-            NotFittedError: before `fit`. DataError: there is no text.
+            NotFittedError: before `fit`. DataError: there is no text. OptionError: `chunk` or `adapt` is out of range.
         """
         self._require_fitted()
+        if chunk is None:
+            chunk = plain(self.chunk) if adapt else EVALUATION_CHUNK
         require_whole("chunk", chunk, least=1)
+        require_number("adapt", adapt, least=0)
         whole = joined(text)
-        network = self.network_.eval()
+        network = copy.deepcopy(self.network_).eval() if adapt else self.network_.eval()
         device, unknown = next(network.parameters()).device, self.tokenizer_.unknown
         streams = Streams(self._ids(whole), begin=self.tokenizer_.begin, batch_size=1, chunk=chunk)
         state, tokens, strange, nats = None, 0, 0, 0.0
-        with torch.inference_mode():
+        with torch.set_grad_enabled(bool(adapt)):
             for at in streams.order():
                 batch = streams[at]
                 scores, state = network(batch["tokens"].to(device), state)
                 targets = batch["targets"][0]
                 losses = nn.functional.cross_entropy(scores[0], targets.to(device), reduction="none")
-                nats += float(losses.double().sum())
+                nats += float(losses.detach().double().sum())
                 tokens += len(targets)
                 strange += int((targets == unknown).sum()) if unknown is not None else 0
+                if adapt:
+                    state = detached(state)
+                    _descend(network, losses.mean(), adapt, plain(self.clip))
         mean = nats / tokens
         return {
             "perplexity": math.exp(mean) if mean < 700 else math.inf,
@@ -342,3 +357,13 @@ class LanguageModel(Trained):
         with seeded(0):  # a small one: what is wrong with the layers is said before any text is read
             LanguageNetwork(3, **{name: plain(getattr(self, name)) for name in NETWORK})
         return FitSettings.of(self)
+
+
+def _descend(network: nn.Module, loss: Tensor, rate: float, clip: float | None) -> None:
+    """One step of gradient descent."""
+    weights = list(network.parameters())
+    gradients = torch.autograd.grad(loss, weights)
+    norm = float(nn.utils.get_total_norm(gradients))
+    with torch.no_grad():
+        for weight, gradient in zip(weights, gradients, strict=True):
+            weight.sub_(gradient, alpha=rate * (min(1.0, clip / norm) if clip and norm else 1.0))
