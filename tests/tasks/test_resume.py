@@ -27,11 +27,11 @@ def finished(tmp_path_factory):
     [
         [],  # killed before it made the folder
         ["checkpoints"],
-        ["checkpoints", ".config.json.a1b2c3d4"],
+        ["checkpoints", ".config.json.a1b2c3d4.recurra-tmp"],
         ["checkpoints", "config.json"],
         ["checkpoints", "config.json", "tokenizer.json"],
         ["checkpoints", "config.json", "tokenizer.json", "checkpoints/best.safetensors"],
-        ["checkpoints", "config.json", "tokenizer.json", "checkpoints/.last.safetensors.a1b2c3d4"],
+        ["checkpoints", "config.json", "tokenizer.json", "checkpoints/.last.safetensors.a1b2c3d4.recurra-tmp"],
     ],
     ids=lambda left: left[-1] if left else "nothing",
 )
@@ -66,3 +66,51 @@ def test_a_run_that_has_only_begun_is_no_classifier(tmp_path):
     write_json(tmp_path / "run/config.json", {"format": 1, "state": "new", "files": {}})
     with pytest.raises(RunFolderError, match="the run has no weights: it is not finished"):
         TextClassifier.load(tmp_path / "run")
+
+
+def test_a_report_that_fails_loses_no_weights_and_is_made_by_resuming(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(TextClassifier, "_write_figures", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        TextClassifier(**SMALL).fit(TEXTS, LABELS, run_dir=tmp_path / "run")
+    monkeypatch.undo()
+    assert (tmp_path / "run/model.safetensors").read_bytes() == (finished / "model.safetensors").read_bytes()
+    assert list(TextClassifier.load(tmp_path / "run").predict(TEXTS[:2]))
+    assert not (tmp_path / "run/report.html").exists()
+    TextClassifier(**SMALL).fit(TEXTS, LABELS, run_dir=tmp_path / "run", resume=True)
+    figures = [read_json(folder / "metrics.json") for folder in (tmp_path / "run", finished)]
+    assert figures[0].keys() == figures[1].keys()
+    assert (tmp_path / "run/report.html").exists()
+
+
+def test_a_training_that_cannot_begin_discards_no_run(finished, tmp_path, monkeypatch):
+    run = shutil.copytree(finished, tmp_path / "run")
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    monkeypatch.setattr(TextClassifier, "_network", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        TextClassifier(**SMALL).fit(TEXTS, LABELS, run_dir=run, overwrite=True)
+    assert before == {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.3])
+def test_more_epochs_are_those_of_one_longer_training_or_refused(tmp_path, warmup):
+    chosen = SMALL | {"schedule": "constant", "warmup": warmup, "patience": None}
+    fit = lambda folder, epochs, **how: TextClassifier(**chosen | {"max_epochs": epochs}).fit(
+        TEXTS, LABELS, run_dir=tmp_path / folder, **how
+    )
+    fit("run", 2)
+    if warmup:  # its length is a part of all epochs
+        with pytest.raises(RunFolderError, match=r"begun with other settings(.|\n)*max_epochs=4"):
+            fit("run", 4, resume=True)
+        return
+    assert len(fit("run", 4, resume=True).history_) == 4
+    fit("longer", 4)
+    assert (tmp_path / "run/model.safetensors").read_bytes() == (tmp_path / "longer/model.safetensors").read_bytes()
+    assert len(fit("run", 3, resume=True).history_) == 4  # it has come to its end
+
+
+def test_a_saved_run_has_the_settings_of_its_fit(tmp_path):
+    classifier = TextClassifier(**SMALL | {"max_epochs": 1, "random_state": True}).fit(TEXTS, LABELS)
+    classifier.set_params(hidden_size=16).save(tmp_path / "run")
+    again = TextClassifier.load(tmp_path / "run")
+    assert again.hidden_size == SMALL["hidden_size"]
+    assert again.seed_ == 1

@@ -55,12 +55,30 @@ def test_overwriting_removes_files_of_ours_only(folder):
     assert read_json(folder.config) == {"format": 1, "state": "new", "files": {}}
 
 
+def test_a_folder_of_another_kind_is_not_overwritten(folder, tmp_path):
+    """A model of another package may have files of just these names."""
+    for name, content in {"config.json": '{"model_type": "bert"}', "model.safetensors": "precious"}.items():
+        (tmp_path / name).write_text(content)
+    with pytest.raises(RunFolderError, match="not empty and holds no run"):
+        RunFolder(tmp_path).prepare(overwrite=True)
+    assert (tmp_path / "model.safetensors").read_text() == "precious"
+    (tmp_path / "mine").mkdir()
+    for name in (".config.json.swp", "notes"):
+        (tmp_path / "mine" / name).write_text("mine")
+    with pytest.raises(RunFolderError, match="not empty and holds no run"):
+        RunFolder(tmp_path / "mine").prepare()
+    assert {p.name for p in (tmp_path / "mine").iterdir()} == {".config.json.swp", "notes"}
+
+
 def test_what_a_kill_left_half_written_is_removed(folder):
-    strays = [folder.path / ".config.json.a1b2c3d4", folder.checkpoints / ".last.safetensors.a1b2c3d4"]
-    for stray in (*strays, folder.path / ".notes"):
+    strays = [
+        folder.path / ".config.json.a1b2c3d4.recurra-tmp",
+        folder.checkpoints / ".last.safetensors.a1b2c3d4.recurra-tmp",
+    ]
+    for stray in (*strays, folder.path / ".notes", folder.path / ".config.json.swp"):
         stray.write_bytes(b"x")
     folder.tidy()
-    assert [p.name for p in folder.path.rglob(".*")] == [".notes"]
+    assert sorted(p.name for p in folder.path.rglob(".*")) == [".config.json.swp", ".notes"]
     assert folder.config.exists()
 
 

@@ -34,7 +34,7 @@ def write_config(model: "Trained", folder: RunFolder) -> None:
         {
             "task": model.task,
             "state": FINISHED if finished else TRAINING,
-            "settings": model.settings(),
+            "settings": model.settings_,
             **model._learnt(),
             **model.about_,
         }
@@ -42,7 +42,7 @@ def write_config(model: "Trained", folder: RunFolder) -> None:
 
 
 def begin(model: "Trained", folder: RunFolder, *, resume: bool, overwrite: bool) -> str:
-    """Make the folder ready for a training, and say where its run stands: NEW, TRAINING or FINISHED.
+    """Say where the run of a folder stands: NEW, where one may begin, TRAINING or FINISHED.
 
     Raises:
         RunFolderError: the folder holds something else, or a run that is to be kept, or that cannot be resumed.
@@ -53,7 +53,7 @@ def begin(model: "Trained", folder: RunFolder, *, resume: bool, overwrite: bool)
     if state == FINISHED or (state == TRAINING and folder.last.exists()):
         folder.tidy()
         return state
-    folder.prepare(overwrite=overwrite or resume)  # to resume, there is nothing to lose: no epoch has ended
+    folder.require_free(overwrite=overwrite or resume)  # to resume, there is nothing to lose: no epoch has ended
     if resume and model.progress:
         print(f"no epoch of a run in {folder.path} has ended: training begins anew", file=sys.stderr)
     return NEW
@@ -73,8 +73,10 @@ def _state_of(model: "Trained", folder: RunFolder) -> str:
     # A setting that the run's version did not have is what it was then: the default.
     settings = {f.name: f.default for f in dataclasses.fields(model) if f.name in told} | settings
     kept = {**settings, "seed": config.get("seed"), "data": data.get("fingerprint")}
-    # Where it runs and how often it may go on decide nothing about the epochs that are done.
-    free = {"accelerator", "patience", *({"max_epochs"} if model.schedule == "constant" else ()), *model.FREE}
+    # Where it runs and how often it may go on decide nothing about the epochs that are done; the schedule and the
+    # warm-up of the learning rate are parts of all epochs.
+    longer = {"max_epochs"} if model.schedule == "constant" and not model.warmup else set()
+    free = {"accelerator", "patience", *longer, *model.FREE}
     differing = sorted(k for k in told.keys() | kept.keys() if k not in free and told.get(k) != kept.get(k))
     if differing:
         raise RunFolderError(
@@ -82,7 +84,11 @@ def _state_of(model: "Trained", folder: RunFolder) -> str:
             received=", ".join(f"{k}={_short(told.get(k))}" for k in differing),
             instead=", ".join(f"{k}={_short(kept.get(k))}" for k in differing) + "; or --overwrite to begin anew",
         )
-    return FINISHED if config.get("state") == FINISHED else TRAINING
+    if config.get("state") != FINISHED:
+        return TRAINING
+    # More epochs than it was to have; a run that had enough before has come to its end.
+    history, asked = _history(folder)[0], kept["max_epochs"]
+    return TRAINING if len(history) == asked < told["max_epochs"] and folder.last.exists() else FINISHED
 
 
 def load(cls: "type[Found]", folder: RunFolder, cells: Iterable[Any]) -> "Found":
@@ -112,7 +118,7 @@ def load(cls: "type[Found]", folder: RunFolder, cells: Iterable[Any]) -> "Found"
         )
     name = field(config["settings"], "cell", str, folder.config)
     model = cls(**{**settings, "cell": _cell(name, cells), "random_state": config.get("seed")})
-    model.seed_ = field(config, "seed", int, folder.config)
+    model.seed_, model.settings_ = field(config, "seed", int, folder.config), settings
     model._read_learnt(config, folder)
     model.tokenizer_ = model._read_tokenizer(folder)
     try:

@@ -47,7 +47,7 @@ class Trained(BaseEstimator):  # type: ignore[misc]
         task: its name, in a run's config and on the command line.
         network_: what was fitted, with the weights of the best epoch. tokenizer_: texts to ids, with ``to_str()``.
         history_: the figures of each epoch. best_epoch_: the one that was kept, from 1.
-        seed_: the seed that `random_state` came to. about_: what else a run's config says.
+        seed_: the seed that `random_state` came to. settings_: those of the fit. about_: what else a run's config says.
     """
 
     task: ClassVar[str]
@@ -58,6 +58,7 @@ class Trained(BaseEstimator):  # type: ignore[misc]
     history_: list[dict[str, float]]
     best_epoch_: int
     seed_: int
+    settings_: dict[str, Any]
     about_: dict[str, Any]
 
     # --- what a task adds ---------------------------------------------------------------------------------------------
@@ -94,9 +95,7 @@ class Trained(BaseEstimator):  # type: ignore[misc]
             return
         folder = RunFolder(path)
         folder.prepare(overwrite=overwrite)
-        folder.write_weights(self.network_.state_dict())
-        write_json(folder.metrics, {"history": self.history_, "best_epoch": self.best_epoch_})
-        saved.write_config(self, folder)
+        self._write(folder)
 
     @classmethod
     def load(cls, path: Path | str, *, cells: Iterable[Any] = ()) -> Self:
@@ -133,6 +132,7 @@ class Trained(BaseEstimator):  # type: ignore[misc]
         began = time.perf_counter()
         self.__dict__.pop("best_epoch_", None)
         settings, self.seed_ = self._checked(), ranks.by_first(self._seed)
+        self.settings_ = self.settings()
         return began, settings
 
     def _about(self, fingerprint: str, sizes: Mapping[str, int], notes: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -183,18 +183,22 @@ class Trained(BaseEstimator):  # type: ignore[misc]
             state = NEW
             if run_dir is not None:
                 state = ranks.by_first(lambda: saved.begin(self, folder, resume=resume, overwrite=overwrite))
+            writes = run_dir is not None and ranks.rank() == 0
             if state == FINISHED:
-                return self._adopt(type(self).load(folder.path, cells=[self.cell] if callable(self.cell) else ()))
+                self._adopt(type(self).load(folder.path, cells=[self.cell] if callable(self.cell) else ()))
+                if writes and not folder.report.exists():
+                    record(folder)
+                return self
             resumed = state == TRAINING
             self.tokenizer_ = ranks.by_first(lambda: self._read_tokenizer(folder)) if resumed else learn()
-            writes = run_dir is not None and ranks.rank() == 0
-            if writes and state == NEW:
-                saved.write_config(self, folder)
             made = job()
             with seeded(self.seed_):
                 self.network_ = self._network()
                 if state == NEW:
                     made.begin()
+                if writes and state == NEW:  # now only: what cannot be trained discards no older run
+                    folder.prepare(overwrite=overwrite or resume)
+                    saved.write_config(self, folder)
                 fitted = fit(
                     self.network_,
                     made.objective,
@@ -208,10 +212,14 @@ class Trained(BaseEstimator):  # type: ignore[misc]
             self.history_, self.best_epoch_ = fitted.history, fitted.best_epoch
             self.about_["seconds"] = round(time.perf_counter() - began, 1)
             if writes:
-                record(folder)
-                folder.write_weights(self.network_.state_dict())
-                saved.write_config(self, folder)  # last: it says that the run is finished
+                self._write(folder)
+                record(folder)  # last: whatever may happen to a report, the weights are kept
         return self
+
+    def _write(self, folder: RunFolder) -> None:
+        folder.write_weights(self.network_.state_dict())
+        write_json(folder.metrics, {"history": self.history_, "best_epoch": self.best_epoch_})
+        saved.write_config(self, folder)  # last: it says that the run is finished
 
     def _write_figures(self, folder: RunFolder, split: str, figures: dict[str, Any]) -> None:
         known = read_json(folder.metrics) if folder.metrics.exists() else {}
@@ -219,7 +227,8 @@ class Trained(BaseEstimator):  # type: ignore[misc]
 
     def _seed(self) -> int:
         state = plain(self.random_state)
-        if isinstance(state, int):
+        if isinstance(state, int):  # True too is a number to scikit-learn
+            state = int(state)
             if not 0 <= state < 2**63:
                 raise OptionError("random_state must be at least 0 and below 2**63", received=repr(state))
             return state

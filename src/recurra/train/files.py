@@ -5,6 +5,8 @@ import os
 import tempfile
 from pathlib import Path
 
+UNFINISHED = ".recurra-tmp"  # ends the name of a file that is being written
+
 
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Put `content` at `path` so that a reader, or a crash at any moment, meets the old file or the new one.
@@ -13,7 +15,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         OSError: the folder cannot be written to, or the disk is full; the old file is untouched.
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -35,8 +37,13 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 def remove_strays(path: Path) -> None:
     """Remove what :func:`write_atomically` leaves beside `path` when the process is killed in it."""
-    for stray in path.parent.glob(f".{path.name}.*"):
+    for stray in path.parent.glob(f".{path.name}.*{UNFINISHED}"):
         stray.unlink(missing_ok=True)
+
+
+def is_stray(path: Path) -> bool:
+    """Whether a file is what :func:`remove_strays` removes."""
+    return path.name.startswith(".") and path.name.endswith(UNFINISHED)
 
 
 def sha256_of(path: Path) -> str:

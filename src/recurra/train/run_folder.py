@@ -28,7 +28,7 @@ from torch import Tensor
 import recurra
 from recurra.errors import RunFolderError
 from recurra.train import ranks
-from recurra.train.files import remove_strays, sha256_of, write_atomically
+from recurra.train.files import is_stray, remove_strays, sha256_of, write_atomically
 from recurra.train.untrusted import (
     AGAIN,
     LARGEST_JSON,
@@ -73,15 +73,15 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.last, self.best = self.checkpoints / "last.safetensors", self.checkpoints / "best.safetensors"
 
-    def prepare(self, *, overwrite: bool = False) -> None:
-        """Make the folder ready to train in; a run that is there already is kept unless the caller says otherwise.
+    def require_free(self, *, overwrite: bool = False) -> None:
+        """Look whether a run may begin here; nothing is changed.
 
         Raises:
             RunFolderError: it holds a run, and `overwrite` is not set; or it holds other files.
         """
         if self.path.exists() and not self.path.is_dir():
             raise RunFolderError("a run needs a folder, and there is a file of that name", received=str(self.path))
-        holds_run = self.config.exists()
+        holds_run = self._holds_run()
         if holds_run and not overwrite:
             state = "finished run" if self.weights.exists() else "run that was not finished"
             raise RunFolderError(
@@ -89,14 +89,23 @@ class RunFolder:
                 received=str(self.path),
                 instead="--resume to go on with it, --overwrite to discard it, or another folder",
             )
-        self.tidy()
+        self._require_own_checkpoints()
         foreign = [f for f in self.path.iterdir() if f.name != self.checkpoints.name] if self.path.is_dir() else []
-        if not holds_run and foreign:
+        if not holds_run and any(not is_stray(f) for f in foreign):
             raise RunFolderError(
                 "the folder is not empty and holds no run, so nothing is written there",
                 received=f"{self.path}, with {foreign[0].name}",
                 instead="a new folder",
             )
+
+    def prepare(self, *, overwrite: bool = False) -> None:
+        """Make the folder ready to train in; a run that is there already is kept unless the caller says otherwise.
+
+        Raises:
+            RunFolderError: see :meth:`require_free`.
+        """
+        self.require_free(overwrite=overwrite)
+        self.tidy()
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         # First, so that a run cut off from here on reads as one that is to begin, whatever is left of an older one.
         write_json(self.config, {"format": FORMAT, "state": NEW, "files": {}})
@@ -104,20 +113,31 @@ class RunFolder:
         for file in (*self.checkpoints.glob("*.safetensors"), self.weights, self.tokenizer, self.metrics, self.report):
             file.unlink(missing_ok=True)
 
+    def _holds_run(self) -> bool:
+        """Whether ``config.json`` is of a run: models of other packages have files of the same names."""
+        try:
+            config = read_json(self.config)
+        except RunFolderError:
+            return False
+        return "format" in config and "files" in config
+
     def tidy(self) -> None:
         """Remove what a process that was killed while it wrote left beside the files of the run.
 
         Raises:
             RunFolderError: the checkpoints lie elsewhere, where nothing is ours to remove.
         """
+        self._require_own_checkpoints()
+        for file in (self.config, self.weights, self.tokenizer, self.metrics, self.report, self.last, self.best):
+            remove_strays(file)
+
+    def _require_own_checkpoints(self) -> None:
         if self.checkpoints.is_symlink():
             raise RunFolderError(
                 f"{self.checkpoints} leads out of the run folder",
                 received=str(self.checkpoints.resolve()),
                 instead="a folder of its own there",
             )
-        for file in (self.config, self.weights, self.tokenizer, self.metrics, self.report, self.last, self.best):
-            remove_strays(file)
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write ``config.json``, with the format, and the sums of the files that reading will hold it against."""
