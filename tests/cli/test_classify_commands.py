@@ -85,6 +85,23 @@ def test_evaluating_gives_the_same_figures(run, place):
     assert all(word in shown for word in ("macro f1", "log loss", "precision", "true, down; predicted, across"))
 
 
+def test_a_run_knows_its_data_from_any_folder(run, made, tmp_path):
+    (tmp_path / "odd.csv").write_text("comment,kind\n" + "fine,$x_$\ndull,b\n" * 20)
+    (tmp_path / "test.csv").write_text("comment,kind\nfine,$x_$\ndull,b\n")
+    columns = ["--text", "comment", "--label", "kind"]
+    done = run("train", "classify", "odd.csv", *FAST, *columns, "--test", "test.csv", "--out", "odd", cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert "2 classes, learnt from 32 texts" in (tmp_path / "odd/report.html").read_text()
+    assert "test.csv: 2 texts\n" in run("evaluate", tmp_path / "odd", cwd=made).out
+    done = run("train", "classify", "odd.csv", *FAST, *columns, "--out", "untested", cwd=tmp_path)
+    assert "odd.csv: 40 texts, the data of the training\n" in run("evaluate", tmp_path / "untested", cwd=made).out
+    (tmp_path / "test.csv").write_text("comment,kind\nfine,new\n")
+    done = run("train", "classify", "odd.csv", *FAST, *columns, "--test", "test.csv", "--out", "no", cwd=tmp_path)
+    assert done.code == 2
+    assert "the test texts have classes that no text to train on has" in done.err
+    assert not (tmp_path / "no").exists()
+
+
 def test_predicting_a_text_a_file_a_table_and_stdin(run, place):
     text = "a lovely witty film and a warm scene"
     (found,) = json.loads(run("predict", "runs/reviews", text, "--json", cwd=place).out)

@@ -40,6 +40,11 @@ def test_tokens_of_the_pieces_are_those_of_the_whole(unit, shape, small_pieces):
     assert np.concatenate([one.encode(piece) for piece in pieces]).tolist() == one.encode(whole).tolist()
 
 
+def test_words_of_any_letters_are_whole():
+    text = "слово ещё " * 70_000
+    assert [word for piece in Text.of([text]).pieces() for word in piece.split()] == text.split()
+
+
 def test_a_text_without_white_space_is_cut_between_characters(small_pieces):
     text = Text.of(["映é🙂x" * 500])
     assert "".join(text.pieces()) == "映é🙂x" * 500

@@ -111,6 +111,20 @@ def test_a_folder_of_texts(tmp_path):
     assert load_text(tmp_path).train.texts == ["a.txt\n", "b/two.txt\n", "c.rst\n"]
 
 
+def test_what_is_called_test_is_never_trained_on(tmp_path):
+    for name in ("book.txt", "VALID.txt", "Test.txt"):
+        (tmp_path / name).write_text(f"{name}\n")
+    splits = load_text(tmp_path)
+    assert [[*part.texts] for part in (splits.train, splits.valid, splits.test)] == [
+        ["book.txt\n"],
+        ["VALID.txt\n"],
+        ["Test.txt\n"],
+    ]
+    (tmp_path / "book.txt").unlink()
+    with pytest.raises(MissingDataError, match="the folder holds no text to train on"):
+        load_text(tmp_path)
+
+
 def test_what_cannot_be_read_is_named(tmp_path):
     with pytest.raises(MissingDataError, match="no file, no folder and no corpus of that name"):
         load_text(tmp_path / "none")

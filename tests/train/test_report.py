@@ -3,6 +3,8 @@
 import re
 from html.parser import HTMLParser
 
+import numpy as np
+
 from recurra.train.pictures import VARIABLES, accuracy_by_length, confusion, curves
 from recurra.train.report import Section, flat, page, preformatted, table
 
@@ -101,6 +103,16 @@ def test_pictures_of_little_and_of_much():
     assert accuracy_by_length([7] * 20, [False] * 20).startswith("<svg")
     names = [f"class {i}" for i in range(60)]
     assert confusion([[int(i == j) for j in range(60)] for i in range(60)], names).startswith("<svg")
+
+
+def test_names_are_drawn_as_they_are_and_the_most_confused_of_many():
+    assert "$x_$" in confusion([[3, 1], [0, 2]], ["$x_$", "日本"])  # no formula, no warning
+    counts = np.eye(300, dtype=int)
+    counts[7, 250] = 5
+    names = [f"class {i}" for i in range(300)]
+    text = confusion(counts.tolist(), names)
+    assert {"class 7", "class 250"} <= set(re.findall(r">([^<>]+)</text>", text))
+    assert len(text) < 1_000_000
 
 
 def test_settings_are_flat_rows():

@@ -26,15 +26,15 @@ def evaluate_classes(
     from recurra.tasks.classify import TextClassifier
 
     classifier = TextClassifier.load(run)
-    named = data or data_of(classifier, run)
-    splits = read_splits(named, text=text, label=label, test=None, data_dir=data_dir)
+    splits = read_splits(**data_of(classifier, run, data, text=text, label=label, test=None, data_dir=data_dir))
     table = splits.test or splits.train
     with options(weights=weights or "float"):
         figures = classifier.evaluate(table.texts, table.labels or [])
     if json:
         print(json_format.dumps({"run": str(run), "data": table.source, **figures}, indent=1))
         return
-    print(f"{table.source}: {figures['count']:,} texts")
+    trained_on = ", the data of the training" if data is None and not splits.test else ""
+    print(f"{table.source}: {figures['count']:,} texts{trained_on}")
     for name in ("accuracy", "macro_f1", "log_loss"):
         print(f"{name.replace('_', ' '):10} {figures[name]:.4f}")
     _tables(figures)
@@ -106,7 +106,7 @@ def diagnose_classes(
     from recurra.tasks.classify import TextClassifier
 
     classifier = TextClassifier.load(run)
-    splits = read_splits(data or data_of(classifier, run), text=text, label=label, test=None, data_dir=data_dir)
+    splits = read_splits(**data_of(classifier, run, data, text=text, label=label, test=None, data_dir=data_dir))
     texts = (splits.test or splits.train).texts[:DIAGNOSED]
     batch = collate(encode(classifier.tokenizer_, texts, max_tokens=classifier.max_tokens), [0] * len(texts))
     return diagnose(classifier.network_, batch.tokens, batch.lengths, seed=seed)

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recurra.errors import EmptyDataError, EmptyTextError, MissingDataError, OptionError
+from recurra.errors import DataError, EmptyDataError, EmptyTextError, MissingDataError, OptionError
 
 if TYPE_CHECKING:
     from recurra.data import Splits
@@ -33,6 +33,16 @@ def read_splits(
     if test is None:
         return splits
     return splits_of(splits.train, splits.valid, read_table(test, text=text, label=label))
+
+
+def require_known(labels: Iterable[Any], known: Iterable[Any]) -> None:
+    """Raise where a test table has a class that cannot be learnt: before a training, not after it."""
+    if unknown := sorted({*map(str, labels)} - {*map(str, known)}):
+        raise DataError(
+            "the test texts have classes that no text to train on has",
+            received=", ".join(map(repr, unknown[:8])),
+            instead="training texts of each class, or test texts of these only",
+        )
 
 
 def read_texts(given: str, column: str | None) -> Sequence[str]:
@@ -145,16 +155,21 @@ def _lines(file: Iterable[bytes], source: str) -> Sequence[str]:
     return texts
 
 
-def data_of(model: Any, run: Path) -> str:
-    """The data that a run was trained on, as it was named.
+def data_of(model: Any, run: Path, data: str | None, **chosen: Any) -> dict[str, Any]:
+    """What a reader of data is called with: what a command names, or else what the run was trained on.
+
+    Args:
+        data: the command's; None: that of the training. chosen: its other options, by name; they come first.
 
     Raises:
-        OptionError: it does not say.
+        OptionError: the run does not say.
     """
-    named = model.about_.get("notes", {}).get("data")
-    if not isinstance(named, str):
+    if data is not None:
+        return {"data": data, **chosen}
+    kept = {k: v for k, v in model.about_.get("notes", {}).items() if isinstance(v, str)}
+    if "data" not in kept:
         raise OptionError("the run does not say what it was trained on", instead=f"recurra evaluate {run} DATA")
-    return named
+    return {"data": kept["data"], **{k: kept.get(k) if v is None else v for k, v in chosen.items()}}
 
 
 def run_folder_for(data: str, cell: str, *, resume: bool, root: Path = Path("runs")) -> Path:

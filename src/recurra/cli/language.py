@@ -25,14 +25,16 @@ def evaluate_language(
     from recurra.tasks.language import LanguageModel
 
     model = LanguageModel.load(run)
-    splits = load_text(data or data_of(model, run), text=text, data_dir=data_dir)
+    read = data_of(model, run, data, text=text, data_dir=data_dir)
+    splits = load_text(read.pop("data"), **read)
     table = splits.test or splits.train
     with options(weights=weights or "float"):
         figures = model.evaluate(table.texts, adapt=adapt or 0.0)
     if json:
         print(json_format.dumps({"run": str(run), "data": table.source, **figures}, indent=1))
         return
-    print(f"{table.source}: {described(figures)}")
+    trained_on = ", the data of the training" if data is None and not splits.test else ""
+    print(f"{table.source}{trained_on}: {described(figures)}")
     if figures["unknown"]:
         print(f"{figures['unknown']:,} of the tokens are <unk>, the unknown one")
 
@@ -82,7 +84,8 @@ def diagnose_language(run: Path, data: str | None, text: str | None, data_dir: P
     from recurra.tasks.language import LanguageModel
 
     model = LanguageModel.load(run)
-    splits = load_text(data or data_of(model, run), text=text, data_dir=data_dir)
+    read = data_of(model, run, data, text=text, data_dir=data_dir)
+    splits = load_text(read.pop("data"), **read)
     rows, length = DIAGNOSED
     whole = joined((splits.test or splits.train).texts)
     ids = torch.from_numpy(model.tokenizer_.encode(str(whole.part(0, whole.offset(16 * rows * length)))))

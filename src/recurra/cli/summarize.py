@@ -30,7 +30,7 @@ def evaluate_summaries(
     model = Summarizer.load(run)
     if beam is not None:
         model.set_params(beam=beam)
-    splits = read_pair_splits(data or data_of(model, run), source=source, target=target, test=None, data_dir=data_dir)
+    splits = read_pair_splits(**data_of(model, run, data, source=source, target=target, test=None, data_dir=data_dir))
     table = splits.test or splits.train
     with options(weights=weights or "float"):
         figures = model.evaluate(table.sources, table.references or table.targets or [])
@@ -45,7 +45,9 @@ def evaluate_summaries(
     shown = Table("", *SHOWN.values(), box=None)
     for name, found in figure_rows(figures).items():
         shown.add_row(name, *(shown_interval(found[key]) for key in SHOWN))
-    print(f"{table.origin}: {figures['count']:,} pairs; {figures['copy_rate']:.0%} of the words written are copied\n")
+    trained_on = ", the data of the training" if data is None and not splits.test else ""
+    print(f"{table.origin}: {figures['count']:,} pairs{trained_on}")
+    print(f"{figures['copy_rate']:.0%} of the words written are copied\n")
     Console(highlight=False).print(shown)
 
 
@@ -102,7 +104,7 @@ def diagnose_summaries(
     from recurra.tasks.summarize import Summarizer
 
     model = Summarizer.load(run)
-    splits = read_pair_splits(data or data_of(model, run), source=source, target=target, test=None, data_dir=data_dir)
+    splits = read_pair_splits(**data_of(model, run, data, source=source, target=target, test=None, data_dir=data_dir))
     table = splits.test or splits.train
     read, words = model.batch(table.sources[:DIAGNOSED], (table.targets or [])[:DIAGNOSED])
     return diagnose(model.network_, read, words, seed=seed)

@@ -65,13 +65,15 @@ def classify(
     end, such as a power cut, --resume does the same.
     """
     given = dict(locals())  # first: every option of a classifier has its parameter's name here
-    from recurra.cli.inputs import read_splits, run_folder_for
-    from recurra.cli.training import finish, model_of, result_of, say_unless, stoppable
+    from recurra.cli.inputs import read_splits, require_known, run_folder_for
+    from recurra.cli.training import finish, model_of, notes_of, result_of, say_unless, stoppable
     from recurra.tasks.classify import TextClassifier
     from recurra.train import ranks
 
     classifier = model_of(TextClassifier, PRESETS, given)
     splits = ranks.each_after_first(lambda: read_splits(data, text=text, label=label, test=test, data_dir=data_dir))
+    if splits.test:
+        require_known(splits.test.labels or [], splits.train.labels or [])
     place = out or ranks.by_first(lambda: run_folder_for(data, str(classifier.cell), resume=resume))
     say = say_unless(json)
     say(f"data     {splits.train.source}: {len(splits.train.texts):,} texts{_others(splits)}")
@@ -84,7 +86,7 @@ def classify(
             run_dir=place,
             resume=resume,
             overwrite=overwrite,
-            notes={"data": data, "preset": preset, "corpus_fingerprint": splits.fingerprint},
+            notes=notes_of(given, splits.fingerprint),
         )
     if ranks.rank() > 0:
         return  # the first process evaluates and reports

@@ -64,7 +64,7 @@ def language(
     """
     given = dict(locals())  # first: every option of a model has its parameter's name here
     from recurra.cli.inputs import run_folder_for
-    from recurra.cli.training import finish, model_of, result_of, say_unless, stoppable
+    from recurra.cli.training import finish, model_of, notes_of, result_of, say_unless, stoppable
     from recurra.data import load_text
     from recurra.tasks.language import LanguageModel
     from recurra.train import ranks
@@ -82,7 +82,7 @@ def language(
             run_dir=place,
             resume=resume,
             overwrite=overwrite,
-            notes={"data": data, "preset": preset, "corpus_fingerprint": splits.fingerprint},
+            notes=notes_of(given, splits.fingerprint),
         )
     if ranks.rank() > 0:
         return  # the first process evaluates and reports

@@ -76,7 +76,7 @@ def summarize(
     given = dict(locals())  # first: every option of a summariser has its parameter's name here
     from recurra.cli.inputs import run_folder_for
     from recurra.cli.summarize import line_of, read_pair_splits
-    from recurra.cli.training import finish, model_of, result_of, say_unless, stoppable
+    from recurra.cli.training import finish, model_of, notes_of, result_of, say_unless, stoppable
     from recurra.tasks.summarize import Summarizer
     from recurra.train import ranks
 
@@ -97,7 +97,7 @@ def summarize(
             run_dir=place,
             resume=resume,
             overwrite=overwrite,
-            notes={"data": data, "preset": preset, "corpus_fingerprint": splits.fingerprint},
+            notes=notes_of(given, splits.fingerprint),
         )
     if ranks.rank() > 0:
         return  # the first process evaluates and reports

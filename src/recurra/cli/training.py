@@ -2,6 +2,7 @@
 
 import functools
 import json as json_format
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +14,7 @@ import typer
 
 Network = functools.partial(typer.Option, rich_help_panel="Network")
 Training = functools.partial(typer.Option, rich_help_panel="Training")
+ORIGIN = ("data", "test", "text", "label", "source", "target", "data_dir")  # options that say what is read
 PRESET = "Settings by name: {}; options below change single ones."
 DATA_DIR = "Where a corpus's files already are."
 OUT = "The run folder. Default: runs/<data>-<cell>."
@@ -42,6 +44,24 @@ def model_of(kind: Any, presets: Mapping[str, Mapping[str, Any]], given: Mapping
     model = kind(**{**presets[given["preset"]], **chosen, "random_state": given["seed"], "progress": True})
     model.settings()
     return model
+
+
+def notes_of(given: Mapping[str, Any], fingerprint: str | None) -> dict[str, Any]:
+    """What a run keeps of its data: `recurra evaluate RUN` finds them by it, from any folder.
+
+    Args:
+        given: every option of the command. fingerprint: of the corpus, where it is one.
+    """
+    from recurra.data import CORPORA
+
+    kept = {name: str(given[name]) for name in ORIGIN if given.get(name) is not None}
+    if kept["data"] not in CORPORA:
+        kept["data"] = str(Path(kept["data"]).absolute())
+    for name in ("test", "data_dir"):
+        if name in kept:
+            kept[name] = str(Path(kept[name]).absolute())
+    readable = {name: os.fsencode(value).decode("utf-8", "replace") for name, value in kept.items()}
+    return {**readable, "preset": given["preset"], "corpus_fingerprint": fingerprint}
 
 
 def say_unless(quiet: bool) -> Callable[[str], None]:

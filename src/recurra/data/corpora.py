@@ -164,7 +164,7 @@ def table_in(folder: Path, names: tuple[str, ...]) -> Path | None:
     found = [
         path
         for path in sorted(folder.iterdir())
-        if path.name.split(".")[0] in names and any(suffix in TABLES for suffix in path.suffixes)
+        if path.name.split(".")[0].lower() in names and any(suffix.lower() in TABLES for suffix in path.suffixes)
     ]
     if len(found) > 1:
         raise DataError(

@@ -235,6 +235,6 @@ def _cut(block: bytes) -> int:
     if line:
         return line
     # A space goes with the word behind it, as byte-level subwords have it.
-    if word := re.match(rb"(?s).+(?= [!-~])", block):
+    if word := re.match(rb"(?s).+(?= \S)", block):
         return word.end()
     return len(block) - next(k for k in range(1, 5) if block[-k] & 0xC0 != 0x80)

@@ -16,8 +16,8 @@ def load_text(source: Path | str, *, text: str | None = None, data_dir: Path | s
     """Texts to learn a language from.
 
     A corpus's name comes first; for a file or folder of that name write ``./ptb``. Of a folder, files with ``train``,
-    ``valid`` and ``test`` between the dots of their names (``train.txt``, ``ptb.valid.txt.gz``) are its parts; in a
-    folder without such, all texts in the order of their paths are there to train on.
+    ``valid`` and ``test`` between the dots of their names (``train.txt``, ``ptb.valid.txt.gz``) are its parts, in small
+    letters or capital ones; where none is called ``train``, all others in the order of their paths are.
 
     Args:
         source: a name or a path: of a table (.csv .tsv .jsonl .parquet), of a folder, or of any other file, which is
@@ -59,18 +59,23 @@ def load_text(source: Path | str, *, text: str | None = None, data_dir: Path | s
             received=f"{path}: {', '.join(sorted(p.name for p in path.iterdir())[:8]) or 'empty'}",
             instead=f"files in UTF-8 called {', '.join(TEXTS)} (.gz and .xz too), or tables: {', '.join(TABLES)}",
         )
-    parts = {part: [p for p in files if {*p.name.split(".")[:-1]} & {*names}] for part, names in PARTS.items()}
-    if not parts["train"]:
-        parts = {"train": files, "valid": [], "test": []}
-    double = next((found for found in parts.values() if len(found) > 1 and found is not files), None)
+    parts = {part: [p for p in files if {*p.name.lower().split(".")[:-1]} & {*names}] for part, names in PARTS.items()}
+    double = next((found for found in parts.values() if len(found) > 1), None)
     if double:
         raise DataError(
             "the folder holds several texts of the same part",
             received=f"{path}: {', '.join(p.name for p in double)}",
             instead="one of them",
         )
+    if not parts["train"]:
+        parts["train"] = [p for p in files if p not in parts["valid"] + parts["test"]]
     train, valid, test = (_read(found, text, str(path)) if found else None for found in parts.values())
-    assert train is not None
+    if train is None:
+        raise MissingDataError(
+            "the folder holds no text to train on",
+            received=f"{path}: {', '.join(p.name for p in files)}",
+            instead="a text called train.txt, or by any other name",
+        )
     return splits_of(train, valid, test)
 
 

@@ -157,7 +157,8 @@ def explain(
         raise CellDefinitionError("there is no recurra.Cell in this module", received=type(cell).__name__)
     cell = found
     like = next(cell.parameters(), torch.empty(()))
-    made = [like.new_zeros(T, B, *(d.size for d in shape)) for shape in cell.input_shapes.values()]
+    zero = like.new_zeros(())  # seen from each place of an input of any size
+    made = [zero.expand(T, B, *(d.size for d in shape)) for shape in cell.input_shapes.values()]
     fixed = [like.new_ones(B, *(d.size for d in shape)) for shape in cell.constant_shapes.values()]
     x = made[0] if cell.Input is None else cell.Input(*made)
     constants = cell.Constants(*fixed) if cell.Constants else None

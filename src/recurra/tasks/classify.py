@@ -168,6 +168,7 @@ class TextClassifier(ClassifierMixin, Trained):  # type: ignore[misc]
             kept, out = stratified_split(targets, plain(self.validation_fraction), seed)
             held, held_targets = _selected(documents, out), targets[out]
             documents, targets = _selected(documents, kept), targets[kept]
+            self.about_["data"] |= {"texts": len(documents), "validation_texts": len(held)}
 
         def job() -> Job:
             stored = lambda of: Stored(

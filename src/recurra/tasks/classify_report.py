@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recurra.engine import explain
-from recurra.train.pictures import accuracy_by_length, confusion, curves
+from recurra.train.pictures import LARGEST_CONFUSION, accuracy_by_length, confusion, curves
 from recurra.train.report import Section, flat, page, preformatted, table
 
 if TYPE_CHECKING:
@@ -62,7 +62,8 @@ def classification_report(
             Section(
                 f"Confusion, {split} texts",
                 confusion(figures["confusion"], names),
-                "Rows are true classes, columns predicted; the stronger a colour, the larger the part of the class.",
+                "Rows are true classes, columns predicted; the stronger a colour, the larger the part of the class."
+                + (f" The {LARGEST_CONFUSION} classes that are confused most." * (len(names) > LARGEST_CONFUSION)),
             ),
             Section("Classes", table(["class", "precision", "recall", "F1", "texts"], each)),
             Section(

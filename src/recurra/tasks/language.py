@@ -155,6 +155,7 @@ class LanguageModel(Trained):
         self.about_ = self._about(fingerprint([whole], [held or ""]), sizes, notes)
         if validation is None and self.validation_fraction:
             whole, held = held_out(whole, plain(self.validation_fraction))
+            self.about_["data"] |= {"characters": whole.characters, "validation_characters": held.characters}
 
         def job() -> Job:
             streams = lambda of, rows: Streams(

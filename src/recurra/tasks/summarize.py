@@ -170,6 +170,7 @@ class Summarizer(Trained):
         if validation is None and self.validation_fraction:
             kept, out = stratified_split([0] * len(pairs), plain(self.validation_fraction), self.seed_)
             pairs, held = [pairs[i] for i in kept], [pairs[i] for i in out]
+            self.about_["data"] |= {"pairs": len(pairs), "validation_pairs": len(held)}
 
         def job() -> Job:
             valid = self._rows(held).batches(plain(self.batch_size), seed=None) if held else None

@@ -1,7 +1,6 @@
 """Pictures of what a summariser wrote: lengths, and where words come from."""
 
 import io
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from matplotlib.figure import Figure
 from recurra.data.written_words import JOINER
 from recurra.errors import OptionError
 from recurra.train.files import write_atomically
-from recurra.train.pictures import STYLE, TRAIN, VALID, svg
+from recurra.train.pictures import STYLE, TRAIN, VALID, drawable, svg
 
 if TYPE_CHECKING:
     from recurra.tasks.summarize import Attended
@@ -74,7 +73,5 @@ def attention_picture(attended: "Attended", path: Path) -> None:
 
 
 def _shown(word: str) -> str:
-    word = word.replace(JOINER, "").replace("$", r"\$")
-    # The fonts that matplotlib brings have Latin, Greek and Cyrillic letters; others would be boxes and warnings.
-    plain = "".join(c if ord(c) < 0x0600 and unicodedata.category(c)[0] != "C" else "□" for c in word)
+    plain = drawable(word.replace(JOINER, "").replace("$", r"\$"))
     return plain if len(plain) <= 18 else plain[:17] + "…"

@@ -2,6 +2,7 @@
 
 import io
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,6 +31,7 @@ STYLE: dict[Any, Any] = {
 }
 DRAWN = ("loss", "accuracy", "perplexity")  # figures of an epoch
 LARGEST_NUMBERED = 20  # classes; counts in the cells of a larger confusion matrix could not be read
+LARGEST_CONFUSION = 40  # classes; of more those that are confused most are drawn
 
 
 def curves(history: Sequence[Mapping[str, float]], best_epoch: int) -> str:
@@ -59,6 +61,10 @@ def confusion(counts: Sequence[Sequence[int]], names: Sequence[str]) -> str:
     """The confusion matrix: shades are parts of the true class, numbers are texts."""
     matrix = np.asarray(counts)
     parts = matrix / np.maximum(1, matrix.sum(1, keepdims=True))
+    if len(names) > LARGEST_CONFUSION:
+        wrong = matrix.sum(0) + matrix.sum(1) - 2 * matrix.diagonal()
+        drawn = np.sort(np.argsort(-wrong, kind="stable")[:LARGEST_CONFUSION])
+        matrix, parts, names = matrix[np.ix_(drawn, drawn)], parts[np.ix_(drawn, drawn)], [names[i] for i in drawn]
     side = min(9.0, 2.2 + 0.45 * len(names))
     with mpl.rc_context({**STYLE, "axes.grid": False}):
         figure = Figure(figsize=(side + 0.6, side), layout="constrained")
@@ -110,11 +116,19 @@ def _wilson(right: int, count: int) -> tuple[float, float, float]:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 18 else name[:17] + "…"
+    plain = drawable(name)
+    return plain if len(plain) <= 18 else plain[:17] + "…"
+
+
+def drawable(text: str) -> str:
+    """A text without what matplotlib's own fonts have no picture of: they have Latin, Greek and Cyrillic letters."""
+    return "".join(c if ord(c) < 0x0600 and unicodedata.category(c)[0] != "C" else "□" for c in text)
 
 
 def svg(figure: Figure, salt: str) -> str:
     """The figure as an `<svg>` element; `salt` keeps its ids apart from those of others in the same page."""
+    for words in figure.findobj(mpl.text.Text):
+        words.set_parse_math(False)  # a class may be called $x_$
     out = io.StringIO()
     metadata: dict[str, Any] = {"Date": None, "Creator": None, "Format": None, "Type": None}
     with mpl.rc_context({"svg.hashsalt": salt}):
