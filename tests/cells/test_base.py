@@ -102,10 +102,12 @@ def test_states_are_named_and_checked_as_tuples_too():
 
 
 @pytest.mark.parametrize(
-    ("name", "weight", "value"), [("rg_lru", "bias_gates", -200.0), ("lru", "nu", -40.0)], ids=["rg_lru", "lru"]
+    ("name", "weight", "value"),
+    [("rg_lru", "bias_gates", -200.0), ("lru", "nu", -40.0), ("slstm", "bias", -200.0)],
+    ids=["rg_lru", "lru", "slstm"],
 )
-def test_gradients_are_finite_where_nothing_is_forgotten(name, weight, value):
-    """sqrt(1 - a²) has an infinite slope where a reaches 1; a large learning rate gets there."""
+def test_gradients_are_finite_where_a_gate_is_shut(name, weight, value):
+    """sqrt(1 - a²) has an infinite slope where a reaches 1, and an sLSTM divides by what its gates let in."""
     layer = Recurrent(name, 3, 4)
     with torch.no_grad():
         layer.cells()[0].get_parameter(weight).fill_(value)

@@ -326,3 +326,13 @@ def test_they_can_be_explained():
 
 def test_they_are_public():
     assert {"RNN", "LSTM", "GRU", "accelerate"} <= set(recurra.__all__)
+
+
+@pytest.mark.parametrize("form", ["padded", "packed"])
+@pytest.mark.parametrize("hx", [torch.zeros(3, B, H), torch.zeros(9, B, H), torch.zeros(4, B, H).double()])
+def test_a_state_that_does_not_fit_is_refused_as_torch_does(form, hx):
+    x = torch.randn(T, B, D)
+    given = x if form == "padded" else pack_padded_sequence(x, LENGTHS, enforce_sorted=False)
+    for kind in (nn.GRU, GRU):
+        with pytest.raises(RuntimeError, match="hidden|hx|dtype"):
+            kind(D, H, num_layers=2, bidirectional=True)(given, hx)

@@ -83,6 +83,34 @@ def test_every_cell_streams_bit_for_bit(name):
         assert torch.equal(got, expected)
 
 
+def test_wrappers_that_draw_nothing_stream_in_training(executor):
+    layer = Recurrent(lambda d, h: recurra.residual(recurra.LSTMCell(d, h)), H, H, batch_first=False)
+    x = torch.randn(T, B, H)
+    equal(executor, layer.train().stream(batch=B).push(x), layer(x)[0].detach())
+
+
+def test_weights_are_those_of_its_making(executor):
+    layer, x = Recurrent("lstm", D, H, batch_first=False), torch.randn(T, B, D)
+    with torch.inference_mode():
+        stream = layer.stream(batch=B)
+    before = stream.push(x).clone()
+    with torch.no_grad():
+        layer.cells()[0].weight_hh.mul_(2)
+    stream.reset()
+    equal(executor, stream.push(x), before)
+    stream.reset()
+    stream.refresh()
+    equal(executor, stream.push(x), layer(x)[0].detach())
+
+
+def test_states_past_the_end_are_those_of_the_end(executor):
+    layer, x, lengths = Recurrent("lstm", D, H, batch_first=False), torch.randn(T, B, D), torch.arange(B) % T
+    (expected,) = layer(x, lengths=lengths, return_states=True)[2]
+    _, (states,) = layer.stream(batch=B).push(x, lengths=lengths, return_states=True)
+    for got, leaf in zip(states, expected.forward, strict=True):
+        equal(executor, got, leaf.detach())
+
+
 @pytest.mark.parametrize("wrap", [lambda c: recurra.zoneout(c, 0.2), lambda c: recurra.recurrent_dropout(c, 0.3)])
 def test_wrapped_cells_stream_in_evaluation_and_are_refused_in_training(wrap, executor):
     layer = Recurrent(lambda d, h: wrap(recurra.LSTMCell(d, h)), D, H, batch_first=False)
@@ -93,6 +121,9 @@ def test_wrapped_cells_stream_in_evaluation_and_are_refused_in_training(wrap, ex
         expected = layer.eval()(x)[0]
     stream = layer.stream(batch=B)
     equal(executor, torch.stack([stream.push(frame).clone() for frame in x]), expected)
+    layer.train()
+    with pytest.raises(OptionError, match="draws masks in training"):
+        stream.push(x)
 
 
 def test_lengths_resets_and_states_of_pieces(executor):

@@ -9,6 +9,8 @@ from torch.nn.functional import linear, logsigmoid
 from recurra.cells.base import Cell
 from recurra.errors import OptionError
 
+_LEAST = -1e30
+
 
 class SLSTMState(NamedTuple):
     """What an sLSTM carries from frame to frame."""
@@ -30,10 +32,10 @@ class SLSTMCell(Cell[SLSTMState]):
         n_t &= f' \odot n_{t-1} + i' \\
         h_t &= \sigma(o) \odot c_t / n_t, \qquad y_t = h_t
 
-    These are the paper's equations 8 to 17 with the sigmoid for the forget gate, for each sequence by itself. Published
-    codes differ from them and from one another: in the order of the gates, in whether the first frame's stabiliser
-    ignores the zero state, in a lower bound on n, and in a normalisation over heads behind the cell. The recurrent
-    matrix is block-diagonal, one block a head.
+    These are the paper's equations 8 to 17 with the sigmoid for the forget gate, for each sequence by itself. Before
+    the first frame m is below everything, so that its stabiliser is i: nothing is there to be forgotten, and n is never
+    0. Published codes differ from the equations and from one another: in the order of the gates, in a lower bound on n,
+    and in a normalisation over heads behind the cell. The recurrent matrix is block-diagonal, one block a head.
 
     Args:
         input_size: D, the width of an input frame.
@@ -64,6 +66,11 @@ class SLSTMCell(Cell[SLSTMState]):
         self.weight_ih = self.weight("4H D")
         self.weight_hh = self.weight("4K P P", init=_each_orthogonal)
         self.bias = self.weight("4H", init=(0, 1, 0, 0))
+
+    def initial_state(self, batch_size: int, *, like: Tensor | None = None) -> SLSTMState:
+        """Zeros, but for the stabiliser, which stands below whatever the first frame brings."""
+        first = super().initial_state(batch_size, like=like)
+        return first._replace(m=torch.full_like(first.m, _LEAST))
 
     def step(self, x: Tensor, state: SLSTMState) -> tuple[Tensor, SLSTMState]:
         """One frame: ``x (B, D)``, each leaf of the state ``(B, H)``."""

@@ -421,12 +421,16 @@ def result_of(request: Request, outputs: Sequence[Tensor]) -> Result:
     state, every = tuple(rest[:K]), None
     if request.return_states:
         every = tuple(rest[K:])
-        if request.lengths is not None:  # where no frame ran, the state of before or after
-            padding = request.state if request.reverse else state
-            valid = torch.arange(request.T)[:, None] < request.lengths
-            wide = lambda v: valid.reshape(*valid.shape, *[1] * (v.dim() - 2))
-            every = tuple(torch.where(wide(v), v, p) for v, p in zip(every, padding, strict=True))
+        if request.lengths is not None:
+            every = resting(every, request.state if request.reverse else state, request.lengths)
     return Result(y, state, every)
+
+
+def resting(every: Sequence[Tensor], padding: Sequence[Tensor], lengths: Tensor) -> tuple[Tensor, ...]:
+    """States of all frames; where no frame ran, those of before or after."""
+    valid = torch.arange(len(every[0]))[:, None] < lengths
+    wide = lambda v: valid.reshape(*valid.shape, *[1] * (v.dim() - 2))
+    return tuple(torch.where(wide(v), v, p) for v, p in zip(every, padding, strict=True))
 
 
 def run(request: Request, save: str | int) -> Result:

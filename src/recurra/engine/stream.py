@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from recurra.cells import Cell
+from recurra.cells.wrap import Wrapper
 from recurra.engine import native as machine
+from recurra.engine.derive import leaves_of
 from recurra.engine.lowered import Kind
 from recurra.engine.native import cast
 from recurra.engine.options import WEIGHTS, current_options, options
@@ -47,15 +49,13 @@ class CellStream:
         weights = current_options().weights if weights is None else weights
         if weights not in WEIGHTS:
             raise OptionError(f"weights must be one of {', '.join(WEIGHTS)}", received=repr(weights))
-        if cell.training and type(cell).prepare is not Cell.prepare:
-            raise OptionError(
-                f"{type(cell).__name__} draws masks in training, and a stream would draw them anew in each push",
-                instead="eval() of the layer first",
-            )
-        self.cell, self.weights, self.looks = cell, weights, looks
-        self.state: list[Tensor] = [s.clone() for s in self._initial(rows)]
+        self.given, self.weights, self.looks = cell, weights, looks
+        self.draws = any(type(m).prepare not in _SAME for m in cell.modules() if isinstance(m, Cell))
+        self._require_still()
         self.held: _Held | None = None
-        with torch.no_grad():
+        with torch.inference_mode(mode=False), torch.no_grad():  # what is made here may be written to anywhere
+            self.cell = _kept(cell)
+            self.state: list[Tensor] = [s.clone() for s in self._initial(rows)]
             request = self._request()
             if choose(request)[0].name == "native":
                 self.held = _Held(self, request)
@@ -70,9 +70,9 @@ class CellStream:
 
     def refresh(self, cell: Cell[Any]) -> None:
         """Take the weights of a cell of the same structure."""
-        self.cell = cell
-        if self.held:
-            with torch.no_grad():
+        with torch.inference_mode(mode=False), torch.no_grad():
+            self.given, self.cell = cell, _kept(cell)
+            if self.held:
                 self.held.refresh(self._request())
 
     def fork(self) -> "CellStream":
@@ -106,9 +106,18 @@ class CellStream:
         return_states: bool = False,
     ) -> tuple[Tensor, Leaves | None]:
         """``x (T, B, ...)``, or one `frame` ``(B, ...)``, for these rows or all: ``y``, and states where wanted."""
+        if self.draws:
+            self._require_still()
         if self.held:
             return self.held.push(x, rows, frame, lengths, reset, return_states)
         return self._scan(x, rows, frame, lengths, reset, return_states)
+
+    def _require_still(self) -> None:
+        if self.draws and self.given.training:
+            raise OptionError(
+                f"{type(self.given).__name__} draws masks in training, and a stream would draw them anew in each push",
+                instead="eval() of the layer first",
+            )
 
     @torch.no_grad()
     def _scan(
@@ -162,7 +171,7 @@ class _Held:
 
     def refresh(self, request: Request) -> None:
         """Take the weights of a request."""
-        found = (v.detach().clone() for v in machine.parts_of(request)[-1])
+        found = (v.detach() for v in machine.parts_of(request)[-1])  # of the copies that the stream keeps
         self.values = dict(zip(self.derived.forward.weights, found, strict=True))
         self.packed: dict[tuple[bool, bool], tuple[Any, list[Tensor]]] = {}  # by Kind.within and Kind.every
         self.known = None
@@ -190,8 +199,12 @@ class _Held:
                 check_nan(inputs, None)
                 self.step.push(addresses, places, False)  # infinity is let through
         y, *states = self.results if self.dtype is self.work else [cast(v, self.dtype) for v in self.results]
+        if return_states and self.ended is not None:
+            after = [cast(s if rows is None else s[rows], self.dtype) for s in self.stream.state]
+            states = list(machine.resting(states, after, self.ended))
         return y, tuple(states) if return_states else None
 
+    @torch.inference_mode(mode=False)
     @torch.no_grad()
     def _prepare(self, x: Any, frame: bool, lengths: Any, reset: Any, return_states: bool) -> Leaves:
         """Everything but the frames' numbers and the rows; gives the frames as the machine reads them."""
@@ -200,6 +213,7 @@ class _Held:
         with options(check_nan=self.stream.looks and current_options().check_nan and lengths is not None):
             request = make_request(self.stream.cell, x, None, None, lengths, reset, False, return_states)
         T, B, work = request.T, request.B, self.work
+        self.ended = request.lengths
         ragged = None if request.lengths is None else tuple(request.lengths.tolist())
         frames = Shares(T, B, False, *split(B, torch.get_num_threads(), self.bytes), ragged)
         kind, self.step, vectors = self._packed(frames, return_states)
@@ -234,6 +248,16 @@ class _Held:
             step.refresh([v.data_ptr() for v in vectors], [(m.data_ptr(), *m.stride()) for m in matrices])
             self.packed[key] = step, vectors
         return kind, *self.packed[key]
+
+
+_SAME = (Cell.prepare, Wrapper.prepare)  # these draw nothing themselves
+
+
+def _kept(cell: Cell[Any]) -> Cell[Any]:
+    """The cell on copies of its weights, as they are now; what is shared stays shared."""
+    leaves = leaves_of(cell)
+    copies = {id(t): t.detach().clone() for t in leaves.values()}
+    return cell.bound({path: copies[id(t)] for path, t in leaves.items()})
 
 
 def _piece(x: Any, frame: bool) -> Any:

@@ -128,8 +128,11 @@ class _Layer(Streamed):
             raise LengthsError("a PackedSequence has its length already")
         if reset is not None:
             raise ResetError("resets need a padded input", instead="pad_packed_sequence, and lengths=")
+        state = self._leaves(hx, single=False)
+        if state is not None:
+            self.check_forward_args(input.data, state if self.mode == "LSTM" else state[0], input.batch_sizes)
         x, lengths = pad_packed_sequence(input)
-        y, last, every = self._run(x, self._leaves(hx, single=False), lengths, None, return_states)
+        y, last, every = self._run(x, state, lengths, None, return_states)
         if input.sorted_indices is not None:
             y, lengths = y.index_select(1, input.sorted_indices), lengths[input.sorted_indices.to(lengths.device)]
         valid = (torch.arange(len(y))[:, None] < lengths).to(y.device)
@@ -149,6 +152,8 @@ class _Layer(Streamed):
             if leaf.dim() != (2 if single else 3):
                 kind = "unbatched 2-D" if single else "batched 3-D"
                 raise RuntimeError(f"For {kind} input, hx should also be {2 if single else 3}-D, got {leaf.dim()}-D")
+            if leaf.dtype != self.weight_hh_l0.dtype and not torch.is_autocast_enabled(leaf.device.type):
+                raise RuntimeError(f"hx must be of the weights' dtype {self.weight_hh_l0.dtype}, got {leaf.dtype}")
         return tuple(leaf.unsqueeze(1) for leaf in leaves) if single else leaves
 
     def _run(
