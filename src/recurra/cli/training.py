@@ -37,7 +37,7 @@ def model_of(kind: Any, presets: Mapping[str, Mapping[str, Any]], given: Mapping
 
     require_name("preset", given["preset"], presets)
     chosen = {k: given[k] for k in kind().get_params() if given.get(k) is not None}
-    if str(chosen.get("backward_memory", "")).isdigit():
+    if str(chosen.get("backward_memory", "")).isdecimal():
         chosen["backward_memory"] = int(chosen["backward_memory"])
     model = kind(**{**presets[given["preset"]], **chosen, "random_state": given["seed"], "progress": True})
     model.settings()
