@@ -148,3 +148,41 @@ def test_a_wide_table_is_whole_where_it_is_no_terminal(run, tmp_path, monkeypatc
     shown = run("evaluate", "c", "t.csv", cwd=tmp_path).out
     assert "…" not in shown
     assert max(map(len, shown.splitlines())) > 200
+
+
+def test_a_path_may_hold_bytes_that_are_no_characters(run, tmp_path):
+    odd = os.fsdecode(b"caf\xe9")
+    (tmp_path / odd).mkdir()
+    (tmp_path / odd / "r.csv").write_text("text,label\n" + "a fine film,good\na dull film,bad\n" * 10)
+    small = "--hidden-size 4 --embedding-size 4 --epochs 1 --word-vectors random".split()
+    train = ("train", "classify", f"{odd}/r.csv", *small)
+    done = run(*train, "--out", "run", cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert run("evaluate", "run", cwd=tmp_path).code == 0
+    assert run("predict", "run", f"{odd}/r.csv", cwd=tmp_path).code == 0
+    refused = run(*train, "--out", f"{odd}/run", cwd=tmp_path)
+    assert_refused(refused, "the path of a run must be valid UTF-8")
+    assert "epoch 1" not in refused.err
+    assert_refused(run("predict", f"{odd}/none", "a", cwd=tmp_path), "no such run folder")
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("x = 1\n1 / 0\n", "boom.py:2 cannot be run\n  received: ZeroDivisionError: division by zero"),
+        ("def f():\n    raise RuntimeError('no')\n\nf()\n", "boom.py:2 cannot be run\n  received: RuntimeError: no"),
+        ("import sys\nsys.exit(3)\n", "boom.py:2 cannot be run\n  received: SystemExit: 3"),
+        ("import json\njson.loads('{')\n", "boom.py:2 cannot be run\n  received: JSONDecodeError"),
+        ("x = (\n", "boom.py:1 cannot be run\n  received: SyntaxError"),
+        ("import nothing_of_the_kind\n", "boom.py:1 cannot be run\n  received: ModuleNotFoundError"),
+    ],
+)
+@pytest.mark.parametrize("command", [("explain",), ("diagnose", "--cell")], ids=" ".join)
+def test_a_file_that_raises_is_said_with_its_line(run, tmp_path, code, said, command):
+    (tmp_path / "boom.py").write_text(code)
+    assert_refused(run(*command, "boom.py:X", cwd=tmp_path), said)
+
+
+def test_a_seed_beyond_any_generator(run, place):
+    for command in (("predict", "l", "a"), ("diagnose", "c"), ("diagnose", "--cell", "lstm")):
+        assert_refused(run(*command, "--seed", 10**22, cwd=place), "seed must be at most")
