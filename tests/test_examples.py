@@ -6,6 +6,7 @@ import digits
 import memory
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 
 from recurra.cells import CELLS, LSTMCell, zoneout
 
@@ -39,6 +40,28 @@ def test_memory_is_drawn_against_time(tmp_path, capsys):
     memory.lags("order", ["rnn", "lstm"], [10, 20], tmp_path / "lags.svg", steps=5, hidden_size=8)
     assert "<svg" in (tmp_path / "lags.svg").read_text("utf-8")
     assert capsys.readouterr().out.count("after 5 steps") == 4
+
+
+def test_short_tasks_and_no_steps(capsys):
+    for task in memory.TASKS.values():
+        for T in range(1, 25):
+            x, _ = task(T).batch(50)
+            assert x.isfinite().all()
+    x, _ = memory.Adding(3).batch(50)
+    assert (x[..., 1].sum(1) == 2).all()
+    assert memory.main(["adding", "--T", "10", "--steps", "0", "--hidden-size", "4"]) > 0
+    assert "after 0 steps" in capsys.readouterr().out
+    for wrong in (["--T", "2"], ["--steps", "-1"], ["--layers", "0"]):
+        with pytest.raises(SystemExit):
+            memory.main(["order", *wrong])
+        assert "must be at least" in capsys.readouterr().err
+
+
+def test_no_error_is_drawn_too(tmp_path, monkeypatch):
+    lines = []
+    monkeypatch.setattr(Axes, "plot", lambda axes, x, y, **_: lines.append(list(y)))
+    memory.drawn("order", {"lstm": [0.0, 0.2]}, [10, 20], tmp_path / "lags.svg", "5 steps")
+    assert lines == [[0.0005, 0.2]]
 
 
 def test_images_are_read_pixel_by_pixel(tmp_path, capsys):

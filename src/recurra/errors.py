@@ -156,7 +156,9 @@ class EmptyTextError(DataError):
 
 
 class UndecodableFileError(DataError):
-    """A file is not valid UTF-8, or not valid CSV, JSON or Parquet; the message gives the file and the line."""
+    """A file is not valid UTF-8, or not valid CSV, JSON or Parquet; the message gives the file and the line. Or a text
+    holds half a character, which no tokenizer takes.
+    """
 
 
 class SingleClassError(DataError):

@@ -1,5 +1,6 @@
 """Tables: the same rows from every kind of file, and for each thing wrong a message that says where."""
 
+import codecs
 import csv
 import gzip
 import json
@@ -74,6 +75,8 @@ def test_what_is_let_pass(tmp_path: Path) -> None:
     path = write(tmp_path, "t.csv", "\ufeff Text ,LABEL\r\na,1\r\n\r\nb, 2 \r\n".encode())
     table = read_table(path)
     assert (table.texts, table.labels) == (["a", "b"], ["1", "2"])
+    path = write(tmp_path, "t.csv", "\n \r\n\ntext,label\na,1\n")
+    assert (read_table(path).texts, read_table(path).labels) == (["a"], ["1"])
     path = write(tmp_path, "t.jsonl", '\n{"text": "a", "label": 1}\n\n{"text": "b", "label": true}\n')
     assert read_table(path).labels == ["1", "True"]
     long = "word " * 100_000  # more than csv takes by default
@@ -114,6 +117,29 @@ BAD = [
     ("t.jsonl", '{"text": "a", "label": []}', DataError, r"line 1: 'label' is no label"),
     ("t.jsonl", '{"text": "a", "label": NaN}', DataError, r"line 1: there is no label"),
     ("t.jsonl", '{"text": "a\\ud83d", "label": 1}', UndecodableFileError, r"line 1: 'text' holds half a character"),
+    ("t.jsonl", '{"text": "a", "label": "\\ud800"}', UndecodableFileError, r"line 1: 'label' holds half a character"),
+    (
+        "t.jsonl",
+        '{"text": "a", "n": %s}' % ("9" * 5000),
+        UndecodableFileError,
+        r"line 1: not valid JSON\n.*4300 digits",
+    ),
+    ("t.jsonl", '{"text": %s' % ("[" * 99999), UndecodableFileError, r"line 1: not valid JSON\n.*recursion"),
+    (
+        "t.jsonl",
+        '{"text": "a", "text": "b"}',
+        UndecodableFileError,
+        r"not valid JSON\n.*the name 'text' is there twice",
+    ),
+    ("t.jsonl", "{}\n{}\n", EmptyDataError, r"t\.jsonl has no columns"),
+    ("t.csv", '""\n', EmptyDataError, r"t\.csv has no columns"),
+    ("t.csv", "\n\ntext,label\na\n", UndecodableFileError, r"line 4: another number of fields"),
+    (
+        "t.csv",
+        codecs.BOM_UTF16_LE + "text\n".encode("utf-16-le"),
+        UndecodableFileError,
+        r"t\.csv is in UTF-16\n.*ff fe",
+    ),
     (
         "t.csv.gz",
         gzip.compress(b"text,label\n" + b"fine,x\n" * 999, mtime=0)[:-20],
@@ -165,6 +191,18 @@ def test_a_null_in_parquet_is_found_by_its_row(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.table({"text": ["a", None], "label": ["x", "y"]}), path)
     with pytest.raises(EmptyTextError, match=r"t\.parquet, row 2: there is no text in 'text'"):
         read_table(path)
+
+
+def test_columns_of_a_parquet_have_names_and_differ(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    twice = pyarrow.Table.from_arrays([pyarrow.array(["a"]), pyarrow.array(["b"])], names=["text", "text"])
+    for table, kind, message in (
+        (twice, DataError, r"t\.parquet: columns of the same name\n.*'text'"),
+        (pyarrow.table({}), EmptyDataError, r"t\.parquet has no columns"),
+    ):
+        parquet.write_table(table, path)
+        with pytest.raises(kind, match=message):
+            read_table(path)
 
 
 def test_a_parquet_damaged_within_is_found(tmp_path: Path) -> None:

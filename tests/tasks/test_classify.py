@@ -357,8 +357,8 @@ def rewrite(run, **changes):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"settings": {"hidden_size": 10**9}}, "a setting(.|\n)*overflow"),
-        ({"settings": {"hidden_size": 10**5}}, "does not fit config.json: .* must be"),
+        ({"settings": {"hidden_size": 10**9}}, "a setting(.|\n)*at most 1,048,576"),
+        ({"settings": {"hidden_size": 10**5}}, "a setting(.|\n)*more weights than a run may have"),
         ({"settings": {"hidden_size": 9}}, "does not fit config.json: .* must be"),
         ({"settings": {"embedding_size": 10**12}}, "does not fit|a setting"),
         ({"settings": {"num_layers": 10**9}}, "number of layers\n.*1000000000"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from recurra.errors import OptionError
-from recurra.tasks.sampling import drawn, require_sampling
+from recurra.tasks.sampling import drawn, require_sampling, tempered
 
 SCORES = torch.tensor([0.5, 0.25, 0.15, 0.1]).log()[[2, 0, 3, 1]]  # probabilities 0.15, 0.5, 0.1, 0.25
 
@@ -67,3 +67,13 @@ def test_what_is_impossible_is_never_drawn():
 def test_values_out_of_range(told, said):
     with pytest.raises(OptionError, match=said):
         require_sampling(*told)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("temperature", [1e-4, 1e-38, 1e-310, 5e-324])
+def test_towards_0_the_likeliest_is_drawn(temperature, dtype):
+    scores = torch.stack([SCORES, 40 * SCORES - 900]).to(dtype)
+    assert torch.equal(tempered(scores, temperature).argmax(1), scores.argmax(1))
+    assert torch.allclose(tempered(scores, 0.7), (scores / 0.7).softmax(1))
+    told = {"temperature": temperature, "top_k": None, "top_p": 0.9, "generator": torch.Generator()}
+    assert drawn(scores[1], **told) == 1

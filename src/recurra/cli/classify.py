@@ -24,12 +24,16 @@ def evaluate_classes(
     from recurra.cli.inputs import data_of, read_splits
     from recurra.engine import options
     from recurra.tasks.classify import TextClassifier
+    from recurra.tasks.given import checked_labels, targets_among
 
     classifier = TextClassifier.load(run)
     splits = read_splits(**data_of(classifier, run, data, text=text, label=label, test=None, data_dir=data_dir))
     table = splits.test or splits.train
+    # A table's labels are strings, whatever the classes are.
+    labels = checked_labels(table.labels or [], len(table.texts))
+    known = classifier.classes_[targets_among(labels, classifier.classes_.astype(str))]
     with options(weights=weights or "float"):
-        figures = classifier.evaluate(table.texts, table.labels or [])
+        figures = classifier.evaluate(table.texts, known)
     if json:
         print(json_format.dumps({"run": str(run), "data": table.source, **figures}, indent=1))
         return
@@ -44,8 +48,13 @@ def predict_classes(run: Path, texts: str, text: str | None, weights: str | None
     """The class of each text, and how sure the model is; as JSON a list, or, of texts as they come, a line each."""
     from recurra.cli.inputs import lines_as_they_come, read_texts
     from recurra.engine import options
+    from recurra.errors import OptionError
     from recurra.tasks.classify import TextClassifier
 
+    if follow and text is not None:
+        raise OptionError(
+            "--follow reads lines, which have no columns", received=f"--text {text}", instead="--follow without --text"
+        )
     given = [] if follow else read_texts(texts, text)
     pieces = lines_as_they_come(texts) if follow else (given[k : k + AT_ONCE] for k in range(0, len(given), AT_ONCE))
     classifier = TextClassifier.load(run)
@@ -81,16 +90,19 @@ def predict_classes(run: Path, texts: str, text: str | None, weights: str | None
 
 def _tables(figures: dict[str, Any]) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
+    from rich.text import Text
 
+    names = [Text(str(row["label"])) for row in figures["classes"]]  # not markup, whatever brackets they hold
     each = Table("class", "precision", "recall", "F1", "texts", box=None)
-    for row in figures["classes"]:
-        each.add_row(str(row["label"]), *(f"{row[k]:.4f}" for k in ("precision", "recall", "f1")), f"{row['count']:,}")
-    names = [str(row["label"]) for row in figures["classes"]]
-    confusion = Table("true, down; predicted, across", *names, box=None)
+    for name, row in zip(names, figures["classes"], strict=True):
+        each.add_row(name, *(f"{row[k]:.4f}" for k in ("precision", "recall", "f1")), f"{row['count']:,}")
+    confusion = Table("true, down; predicted, across", *map(Column, names), box=None)
     for name, counts in zip(names, figures["confusion"], strict=True):
         confusion.add_row(name, *(f"{c:,}" for c in counts))
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 10**6  # a file is as wide as what stands in it
     for table in (each, confusion):
         console.print()
         console.print(table)

@@ -37,7 +37,9 @@ def diagnose(
     recurra diagnose --cell cells.py:Light --json
     """
     from recurra.errors import OptionError
+    from recurra.train.settings import require_seed
 
+    require_seed(seed)
     if (run is None) == (cell is None):
         raise OptionError(
             "diagnose looks at a run folder, or at a cell", instead="recurra diagnose RUN, or --cell lstm"

@@ -64,6 +64,7 @@ def cell_from(name: str) -> Any:
 def _run_file(file: str) -> Any:
     import importlib.util
     import sys
+    import traceback
     from pathlib import Path
 
     from recurra.errors import CellDefinitionError
@@ -78,8 +79,10 @@ def _run_file(file: str) -> Any:
     sys.modules[path.stem] = module  # type hints of a state are looked up there
     try:
         spec.loader.exec_module(module)
-    except (SyntaxError, ImportError, NameError) as error:
-        line = getattr(error, "lineno", None)
+    except (Exception, SystemExit) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == spec.origin]
+        line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
         where = f"{file}:{line}" if line else file
         raise CellDefinitionError(f"{where} cannot be run", received=f"{type(error).__name__}: {error}") from None
     return module

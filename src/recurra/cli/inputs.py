@@ -1,6 +1,7 @@
 """What a user names on the command line, found: data, texts, an output folder."""
 
-import io
+import codecs
+import errno
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,12 +15,16 @@ if TYPE_CHECKING:
     from recurra.data import Splits
 
 _BLOCK = 1 << 16  # bytes, at most, that are read at a time from what is followed
-TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
-def is_table(path: Path) -> bool:
-    """Whether the name of a file says that it is a table."""
-    return any(suffix in TABLES for suffix in path.suffixes[-2:])
+def path_of(given: str) -> Path | None:
+    """The file or folder that an argument names, if there is one; else it is a text."""
+    try:
+        return Path(given) if given and Path(given).exists() else None  # "" would be the folder that we are in
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return None
 
 
 def read_splits(
@@ -53,19 +58,42 @@ def read_texts(given: str, column: str | None) -> Sequence[str]:
     Raises:
         EmptyDataError, EmptyTextError, UndecodableFileError: the message names the file and the line.
     """
-    path = Path(given)
+    from recurra.data import read_table
+    from recurra.data.records import READERS, kind_of, unpacked
+
     if given == "-":
         return _lines(sys.stdin.buffer, "standard input")
-    if len(given) < 1024 and path.is_file():  # longer is no path, and asking would be an error of the system's
-        if is_table(path):
-            from recurra.data import read_table
+    path = path_of(given)
+    if path is None:
+        return [as_text(given)]
+    if path.is_dir():
+        raise OptionError(
+            "there is a folder of that name, and folders are not read here",
+            received=given,
+            instead="one of its files; or, if it is meant as a text, - and the text on standard input",
+        )
+    if kind_of(path) in READERS:
+        return read_table(path, text=column, need_label=False).texts
+    with unpacked(path) as file:
+        return _lines(file, str(path))
 
-            return read_table(path, text=column, need_label=False).texts
-        with path.open("rb") as file:
-            return _lines(file, str(path))
+
+def as_text(given: str) -> str:
+    """An argument that is a text.
+
+    Raises:
+        EmptyTextError: it is white space. UndecodableFileError: its bytes are not UTF-8.
+    """
     if not given.strip():
         raise EmptyTextError("there is no text", received=repr(given), instead="a text, a file, or -")
-    return [given]
+    return require_utf8(given, "the text")
+
+
+def require_utf8(given: str, name: str) -> str:
+    """Give an argument back, or raise UndecodableFileError: the shell's bytes, as Python holds them, are not UTF-8."""
+    from recurra.data.records import decoded
+
+    return decoded(given.encode("utf-8", "surrogateescape"), name)
 
 
 def read_documents(given: str, column: str | None, *, whole: bool = False) -> list[tuple[str, str]]:
@@ -78,25 +106,31 @@ def read_documents(given: str, column: str | None, *, whole: bool = False) -> li
     Raises:
         EmptyDataError, EmptyTextError, UndecodableFileError: the message names the file.
     """
-    path = Path(given) if given and len(given) < 1024 else None  # "" would be the folder that we are in
+    from recurra.data.records import unpacked
+
+    def document(path: Path) -> str:
+        with unpacked(path) as file:
+            return _document(file, str(path))
+
+    path = None if given == "-" else path_of(given)
     if path and path.is_dir():
         files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
         if not files:
             raise EmptyDataError(f"{path} holds no files", instead="a folder of texts, a file each")
-        return [(file.name, _document(file.read_bytes(), str(file))) for file in files]
+        return [(file.name, document(file)) for file in files]
     if whole and given == "-":
-        return [("", _document(sys.stdin.buffer.read(), "standard input"))]
-    if whole and path and path.is_file():
-        return [("", _document(path.read_bytes(), str(path)))]
+        return [("", _document(sys.stdin.buffer, "standard input"))]
+    if whole and path:
+        return [("", document(path))]
     return [("", text) for text in read_texts(given, column)]
 
 
-def _document(content: bytes, source: str) -> str:
-    from recurra.data.records import decoded
+def _document(lines: Iterable[bytes], source: str) -> str:
+    from recurra.data.records import decoded_lines
 
-    text = "".join(decoded(line, f"{source}, line {number}") for number, line in enumerate(io.BytesIO(content), 1))
+    text = "".join(decoded_lines(lines, source))
     if not text.strip():
-        raise EmptyTextError(f"{source} holds no text", received=f"{len(content)} bytes")
+        raise EmptyTextError(f"{source} holds no text", received=f"{len(text)} characters")
     return text
 
 
@@ -127,6 +161,8 @@ def lines_as_they_come(given: str, most: int = 256, pause: float = 0.2) -> Itera
                 continue
             *ended, rest = block.split(b"\n") if block else (b"", b"")
             whole = [b"".join([*begun, ended[0]]), *ended[1:]] if ended else []
+            if whole and not number:
+                whole[0] = whole[0].removeprefix(codecs.BOM_UTF8)
             begun = [rest] if ended else [*begun, rest]
             found = [decoded(line, f"{source}, line {number + k}").strip() for k, line in enumerate(whole, 1)]
             number += len(whole)
@@ -138,12 +174,11 @@ def lines_as_they_come(given: str, most: int = 256, pause: float = 0.2) -> Itera
 
 def _lines(file: Iterable[bytes], source: str) -> Sequence[str]:
     from recurra.data import Texts
-    from recurra.data.records import decoded
+    from recurra.data.records import decoded_lines
 
     def found() -> Iterator[str]:
-        for number, line in enumerate(file, 1):
-            text = decoded(line, f"{source}, line {number}").strip()
-            if not text:
+        for number, line in enumerate(decoded_lines(file, source), 1):
+            if not (text := line.strip()):
                 raise EmptyTextError(
                     f"{source}, line {number}: there is no text", instead="one text a line, none empty"
                 )

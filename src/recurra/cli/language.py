@@ -51,9 +51,12 @@ def predict_language(
     json: bool,
 ) -> None:
     """Write on from a prompt, each token as soon as it is there."""
+    from recurra.cli.inputs import require_utf8
+    from recurra.data.records import decoded_lines
     from recurra.tasks.language import LanguageModel
 
-    prompt = sys.stdin.read() if texts == "-" else texts
+    given = decoded_lines(sys.stdin.buffer, "standard input") if texts == "-" else [require_utf8(texts, "the prompt")]
+    prompt = "".join(given)
     model = LanguageModel.load(run)
     pieces = model.generate(
         prompt,

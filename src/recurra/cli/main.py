@@ -1,6 +1,7 @@
 """The command ``recurra``: a table of commands, and what becomes of errors. Imports nothing heavy."""
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -88,6 +89,8 @@ def main() -> None:
     # torch then asks the kernel for huge pages: half of the time of an LSTM's training step is page faults otherwise.
     # It is read when torch is loaded, so it stands here, before any command.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # paths are printed as they were given, whatever their bytes
     try:
         app(prog_name="recurra")
     except (RecurraError, OSError) as error:

@@ -37,15 +37,19 @@ def call(table: Mapping[str, str], run: Path, given: Mapping[str, Any]) -> Any:
         RunFolderError: the folder holds no run, or one of another version. OptionError: an option is of another task.
     """
     from recurra.errors import OptionError, RunFolderError
-    from recurra.train.run_folder import RunFolder
+    from recurra.train.run_folder import NEW, RunFolder
+    from recurra.train.untrusted import read_json
 
-    task = RunFolder(run).task()
-    if task not in table:
+    folder = RunFolder(run)
+    task = folder.task()
+    if task is None and read_json(folder.config).get("state") == NEW:  # it names its task once it has words
+        folder.require_finished({})
+    if not isinstance(task, str) or task not in table:
         raise RunFolderError("the run is of a task that this version does not know", received=repr(task)[:100])
     module, name = table[task].split(":")
     function = getattr(importlib.import_module(module), name)
     known = inspect.signature(function).parameters
-    foreign = [k for k, v in given.items() if v not in (None, False) and k not in known]
+    foreign = [k for k, v in given.items() if v is not None and v is not False and k not in known]
     if foreign:
         raise OptionError(
             f"--{foreign[0].replace('_', '-')} is no option for a run of task {task}", received=str(given[foreign[0]])

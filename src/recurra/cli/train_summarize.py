@@ -81,7 +81,6 @@ def summarize(
     from recurra.train import ranks
 
     model = model_of(Summarizer, SUMMARY_PRESETS, given)
-    model._checked()
     splits = ranks.by_first(lambda: read_pair_splits(data, source=source, target=target, test=test, data_dir=data_dir))
     place = out or ranks.by_first(lambda: run_folder_for(data, str(model.cell), resume=resume))
     say = say_unless(json)

@@ -2,7 +2,6 @@
 
 import functools
 import json as json_format
-import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -39,10 +38,11 @@ def model_of(kind: Any, presets: Mapping[str, Mapping[str, Any]], given: Mapping
 
     require_name("preset", given["preset"], presets)
     chosen = {k: given[k] for k in kind().get_params() if given.get(k) is not None}
-    if str(chosen.get("backward_memory", "")).isdigit():
+    if str(chosen.get("backward_memory", "")).isdecimal():
         chosen["backward_memory"] = int(chosen["backward_memory"])
     model = kind(**{**presets[given["preset"]], **chosen, "random_state": given["seed"], "progress": True})
     model.settings()
+    model._checked().require_accelerator()
     return model
 
 
@@ -60,8 +60,7 @@ def notes_of(given: Mapping[str, Any], fingerprint: str | None) -> dict[str, Any
     for name in ("test", "data_dir"):
         if name in kept:
             kept[name] = str(Path(kept[name]).absolute())
-    readable = {name: os.fsencode(value).decode("utf-8", "replace") for name, value in kept.items()}
-    return {**readable, "preset": given["preset"], "corpus_fingerprint": fingerprint}
+    return {**kept, "preset": given["preset"], "corpus_fingerprint": fingerprint}
 
 
 def say_unless(quiet: bool) -> Callable[[str], None]:

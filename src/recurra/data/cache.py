@@ -3,7 +3,7 @@
 import gzip
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,11 +39,10 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
 @contextmanager
 def _atomically(path: Path) -> Iterator[IO[bytes]]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    new = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with new.open("xb") as file:  # not mkstemp: who may read it is for the umask to say
             yield file
-        Path(name).chmod(0o644)  # mkstemp makes a file for the owner alone
-        Path(name).replace(path)
+        new.replace(path)
     finally:
-        Path(name).unlink(missing_ok=True)
+        new.unlink(missing_ok=True)

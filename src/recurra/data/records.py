@@ -1,17 +1,18 @@
 """The rows of a table's file, each with the place it stands at."""
 
+import codecs
 import csv
-import functools
 import gzip
 import io
 import itertools
 import json
 import lzma
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import IO, Any, NamedTuple, TextIO
 
 from recurra.data import stored
 from recurra.errors import (
@@ -41,18 +42,30 @@ def read_records(path: Path) -> tuple[list[str], Records]:
     Raises:
         MissingDataError, EmptyDataError, UndecodableFileError, DataError: see :func:`recurra.data.read_table`.
     """
-    name = Path(path.name)
-    packed = name.suffix.lower() in OPENERS
-    kind = (Path(name.stem) if packed else name).suffix.lower()
-    if kind not in READERS or (kind == ".parquet" and packed):
+    kind = kind_of(path)
+    if kind not in READERS or (kind == ".parquet" and path.suffix.lower() in OPENERS):
         raise DataError(
             f"{path}: the name does not say what kind of table it is",
-            received=name.suffix or "no ending",
+            received=path.suffix or "no ending",
             instead=f"{', '.join(READERS)}; .gz or .xz after the first three",
         )
     if not path.is_file():
         raise MissingDataError("there is no such file", received=str(path))
-    return READERS[kind](path)
+    columns, records = READERS[kind](path)
+    if not columns:
+        raise EmptyDataError(f"{path} has no columns", instead="a column of texts, with a name")
+    return columns, records
+
+
+def kind_of(path: Path) -> str:
+    """The ending that says what a file holds, in small letters: that before ``.gz`` or ``.xz``.
+
+    Example:
+        >>> kind_of(Path("a/NEW.CSV")), kind_of(Path("b.jsonl.gz")), kind_of(Path("c.csv.txt"))
+        ('.csv', '.jsonl', '.txt')
+    """
+    name = Path(path.name)
+    return (Path(name.stem) if name.suffix.lower() in OPENERS else name).suffix.lower()
 
 
 def read_text(path: Path) -> str:
@@ -83,19 +96,46 @@ def opened(path: Path, newline: str = "") -> Iterator[TextIO]:
     Raises:
         UndecodableFileError: also where it is read, within the block: it is damaged, or not valid UTF-8.
     """
-    unpacked = functools.partial(OPENERS.get(path.suffix.lower(), Path.open), path, "rb")
     try:
-        with unpacked() as raw, io.TextIOWrapper(raw, "utf-8-sig", newline=newline) as file:
+        with unpacked(path) as raw, io.TextIOWrapper(raw, "utf-8-sig", newline=newline) as file:
+            yield file
+    except UnicodeDecodeError:
+        with unpacked(path) as raw:  # once more, to find the line
+            for _ in decoded_lines(raw, str(path)):
+                pass
+        raise
+
+
+@contextmanager
+def unpacked(path: Path) -> Iterator[IO[bytes]]:
+    """The bytes of a file, unpacked if its name ends in ``.gz`` or ``.xz``.
+
+    Raises:
+        UndecodableFileError: also where it is read, within the block: it is damaged.
+    """
+    try:
+        with OPENERS.get(path.suffix.lower(), Path.open)(path, "rb") as file:
             yield file
     except (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError) as error:
         raise UndecodableFileError(
             f"{path} is damaged or cut off", received=str(error), instead="a whole copy of it"
         ) from error
-    except UnicodeDecodeError:
-        with unpacked() as raw:  # once more, to find the line
-            for number, line in enumerate(raw, 1):
-                decoded(line, f"{path}, line {number}")
-        raise
+
+
+def decoded_lines(lines: Iterable[bytes], source: str) -> Iterator[str]:
+    """The lines of a file from its beginning as text, which a byte order mark is no part of.
+
+    Raises:
+        UndecodableFileError: one is not valid UTF-8; the message has `source` and the line's number.
+    """
+    for number, line in enumerate(lines, 1):
+        if number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise UndecodableFileError(
+                f"{source} is in UTF-16",
+                received=f"{line[:2].hex(' ')} at its beginning",
+                instead="iconv -f utf-16 -t utf-8",
+            )
+        yield decoded(line if number > 1 else line.removeprefix(codecs.BOM_UTF8), f"{source}, line {number}")
 
 
 def decoded(line: bytes, where: str) -> str:
@@ -114,20 +154,31 @@ def decoded(line: bytes, where: str) -> str:
         ) from error
 
 
+def require_characters(text: str, where: str) -> None:
+    """Raise UndecodableFileError where a text holds half a character: JSON can write one, and no tokenizer takes it."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UndecodableFileError(
+            f"{where} holds half a character",
+            received=f"{text[error.start]!r} at character {error.start + 1}",
+            instead="text without unpaired surrogates",
+        ) from error
+
+
 def _require_text(path: Path) -> None:
     next(piece for piece in read_pieces(path) if piece.strip())
 
 
 def _delimited(path: Path, **form: Any) -> tuple[list[str], Records]:
     _require_text(path)
-    line, header = next(_rows(path, form))
+    rows = lambda: itertools.dropwhile(_is_blank, _rows(path, form))
+    line, header = next(rows(), (1, []))
     columns = [name.strip() for name in header]
-    twice = sorted({name for name in columns if columns.count(name) > 1})
-    if twice:
-        raise DataError(f"{path}, line {line}: columns of the same name", received=", ".join(map(repr, twice)))
+    _require_different(columns, f"{path}, line {line}")
 
     def records(_: Sequence[str]) -> Iterator[Record]:
-        for line, row in itertools.islice(_rows(path, form), 1, None):
+        for line, row in itertools.islice(rows(), 1, None):
             if not row and len(columns) > 1:
                 continue  # an empty line
             values = row or [""]
@@ -140,6 +191,17 @@ def _delimited(path: Path, **form: Any) -> tuple[list[str], Records]:
             yield Record(f"{path}, line {line}", dict(zip(columns, values, strict=True)))
 
     return columns, records
+
+
+def _require_different(columns: Sequence[str], where: str) -> None:
+    twice = sorted(name for name, count in Counter(columns).items() if count > 1)
+    if twice:
+        raise DataError(f"{where}: columns of the same name", received=", ".join(map(repr, twice)))
+
+
+def _is_blank(found: tuple[int, list[str]]) -> bool:
+    _, row = found
+    return len(row) < 2 and not "".join(row).strip()
 
 
 def _rows(path: Path, form: dict[str, Any]) -> Iterator[tuple[int, list[str]]]:
@@ -179,18 +241,25 @@ def _objects(path: Path) -> Iterator[Record]:
                 continue
             where = f"{path}, line {number}"
             try:
-                values = json.loads(line)
-            except json.JSONDecodeError as error:
+                values = json.loads(line, object_pairs_hook=_once)
+            except (ValueError, RecursionError) as error:  # also a number of too many digits, and too many brackets
+                said = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
                 raise UndecodableFileError(
-                    f"{where}: not valid JSON",
-                    received=f"{error.msg} at column {error.colno}",
-                    instead="one JSON object a line",
+                    f"{where}: not valid JSON", received=said[:200], instead="one JSON object a line"
                 ) from error
             if not isinstance(values, dict):
                 raise UndecodableFileError(
                     f"{where}: no JSON object", received=line[:60].rstrip(), instead='{"text": …, "label": …}'
                 )
             yield Record(where, values)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"the name {name!r} is there twice")
+    return found
 
 
 def _parquet(path: Path) -> tuple[list[str], Records]:
@@ -207,6 +276,8 @@ def _parquet(path: Path) -> tuple[list[str], Records]:
         file = parquet.ParquetFile(path)
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise UndecodableFileError(f"{path} is no Parquet file, or damaged", received=str(error)[:200]) from error
+    columns = list(file.schema_arrow.names)
+    _require_different(columns, str(path))
 
     def records(wanted: Sequence[str]) -> Iterator[Record]:
         number = 0
@@ -218,7 +289,7 @@ def _parquet(path: Path) -> tuple[list[str], Records]:
         except (pyarrow.ArrowInvalid, OSError) as error:
             raise UndecodableFileError(f"{path} is damaged", received=str(error)[:200]) from error
 
-    return list(file.schema_arrow.names), records
+    return columns, records
 
 
 READERS: dict[str, Callable[[Path], tuple[list[str], Records]]] = {

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recurra.data.records import Record, read_records
+from recurra.data.records import Record, read_records, require_characters
 from recurra.data.stored import Texts, utf8_of
 from recurra.errors import (
     DataError,
     EmptyDataError,
     EmptyTextError,
     MissingColumnError,
-    UndecodableFileError,
     did_you_mean,
 )
 
@@ -149,14 +148,7 @@ def text_in(record: Record, column: str) -> str:
         )
     if not isinstance(value, str):
         raise DataError(f"{record.where}: {column!r} is no text", received=repr(value)[:80], instead="a string")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:  # JSON can write half a character, and no tokenizer takes it
-        raise UndecodableFileError(
-            f"{record.where}: {column!r} holds half a character",
-            received=f"{value[error.start]!r} at character {error.start + 1}",
-            instead="text without unpaired surrogates",
-        ) from error
+    require_characters(value, f"{record.where}: {column!r}")
     return value
 
 
@@ -172,6 +164,7 @@ def _label(record: Record, column: str) -> str:
         raise DataError(
             f"{record.where}: {column!r} is no label", received=repr(value)[:80], instead="a string or a number"
         )
+    require_characters(str(value), f"{record.where}: {column!r}")
     return str(value).strip()
 
 

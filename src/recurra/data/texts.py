@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from recurra.data.corpora import CORPORA, PARTS, TABLES, load_corpus
-from recurra.data.records import OPENERS, read_pieces
+from recurra.data.records import kind_of, read_pieces
 from recurra.data.stored import Texts
 from recurra.data.table import Splits, TextTable, read_table, splits_of
 from recurra.errors import DataError, MissingDataError, did_you_mean
@@ -52,7 +52,7 @@ def load_text(source: Path | str, *, text: str | None = None, data_dir: Path | s
             received=repr(str(source)),
             instead=did_you_mean(str(source), CORPORA),
         )
-    files = [p for p in sorted(path.rglob("*")) if p.is_file() and _kind(p) in (*TEXTS, *TABLES)]
+    files = [p for p in sorted(path.rglob("*")) if p.is_file() and kind_of(p) in (*TEXTS, *TABLES)]
     if not files:
         raise MissingDataError(
             "the folder holds no texts",
@@ -82,17 +82,12 @@ def load_text(source: Path | str, *, text: str | None = None, data_dir: Path | s
 def _read(files: list[Path], column: str | None, source: str) -> TextTable:
     def found() -> Iterator[str | Iterable[str]]:
         for path in files:
-            if _kind(path) in TABLES:
+            if kind_of(path) in TABLES:
                 yield from read_table(path, text=column, need_label=False).texts
             else:
                 yield read_pieces(path)
 
     return TextTable(Texts(found()), None, source)
-
-
-def _kind(path: Path) -> str:
-    """The ending that says what a file holds: that before ``.gz`` or ``.xz``."""
-    return (Path(path.stem) if path.suffix.lower() in OPENERS else path).suffix.lower()
 
 
 def _unlabelled(splits: Splits) -> Splits:

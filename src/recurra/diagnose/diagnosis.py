@@ -12,6 +12,7 @@ from recurra.diagnose.letter import Advice, LayerDiagnosis, letter
 from recurra.diagnose.runs import runs_of
 from recurra.errors import OptionError
 from recurra.train.files import write_atomically
+from recurra.train.settings import require_seed
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,10 @@ def diagnose(model: Any, *inputs: Any, anchors: int | None = 16, seed: int = 0, 
         model: a cell, or any module that holds recurrent layers, torch.nn's RNN, LSTM and GRU too.
         inputs, keywords: what it is called with; a batch of some dozens of sequences is enough.
         anchors: frames of each sequence that gradients start from; None: all.
-        seed: of everything random.
+        seed: of everything random, at least 0.
 
     Raises:
-        OptionError: it holds no recurrent layer. DataError: no frame is valid.
+        OptionError: it holds no recurrent layer, or `seed` is out of range. DataError: no frame is valid.
 
     Example:
         >>> import torch, recurra
@@ -73,6 +74,7 @@ def diagnose(model: Any, *inputs: Any, anchors: int | None = 16, seed: int = 0, 
         >>> found.layers[0].flow.verdict, found.advice[0].symptom
         ('vanishing', 'gradients vanish')
     """
+    require_seed(seed)
     layers = [
         LayerDiagnosis(
             bool(run.cell.memory),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from recurra.data.written_words import BEGIN_ID, END_ID
+from recurra.tasks.sampling import tempered
 
 
 class Scorer(Protocol):
@@ -126,7 +127,7 @@ def sample(
         found = forbid_repeats(score(words[..., -1]).cpu(), words[..., 1:], no_repeat)[:, 0]
         if length <= min_length:
             found[..., END_ID] = -torch.inf
-        drawn = (found / temperature).softmax(-1).multinomial(1, generator=generator)
+        drawn = tempered(found, temperature).multinomial(1, generator=generator)
         total = total + found.gather(1, drawn)[:, 0]
         ends = drawn[:, 0] == END_ID
         words = torch.cat([words, drawn.unsqueeze(2)], 2)

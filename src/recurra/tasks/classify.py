@@ -24,13 +24,13 @@ from recurra.data import (
     train_word_tokenizer,
 )
 from recurra.data.vocabulary import encoded
+from recurra.tasks.bounds import require_network
 from recurra.tasks.classes_saved import read_classes, read_words
 from recurra.tasks.given import Labels, Targets, checked_labels, checked_texts, classes_of, fingerprint, targets_among
 from recurra.tasks.text_network import INITIAL_DEVIATION, TextNetwork, poolings_named
 from recurra.tasks.trained import Job, Trained
 from recurra.train import ranks
 from recurra.train.files import write_atomically
-from recurra.train.randomness import seeded
 from recurra.train.run_folder import RunFolder
 from recurra.train.settings import FitSettings, plain, require_name, require_number, require_whole
 
@@ -156,6 +156,7 @@ class TextClassifier(ClassifierMixin, Trained):  # type: ignore[misc]
             DivergedError: the loss became NaN or infinite. KeyboardInterrupt: stopped; the message says what is kept.
         """
         began, settings = self._begin()
+        settings.require_accelerator()
         seed = self.seed_
         documents = checked_texts(texts)
         known = checked_labels(labels, len(documents))
@@ -285,8 +286,7 @@ class TextClassifier(ClassifierMixin, Trained):  # type: ignore[misc]
         poolings_named(self.pooling)
         require_name("word vectors", self.word_vectors, WORD_VECTORS)
         settings = FitSettings.of(self, **({} if self.max_epochs is not None else {"max_epochs": MOST_EPOCHS}))
-        with seeded(0):  # a small one: what is wrong with the layers is said before any text is read
-            TextNetwork(3, 2, **{name: plain(getattr(self, name)) for name in NETWORK} | {"embedding_size": 1})
+        require_network(self, lambda: TextNetwork(3, 2, **{name: plain(getattr(self, name)) for name in NETWORK}))
         return settings
 
     def _validation(self, validation: Any, classes: Labels) -> tuple[Sequence[str], Targets]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from recurra.data.records import read_pieces
+from recurra.data.records import read_pieces, require_characters
 from recurra.data.stored import Text, Texts, utf8_of
 from recurra.errors import DataError, EmptyDataError, EmptyTextError, SingleClassError
 
@@ -21,6 +21,7 @@ def checked_texts(texts: Iterable[Any], name: str = "texts") -> Sequence[str]:
     Raises:
         DataError: one string was given instead of a list, or something that is no string is among them.
         EmptyDataError: there are none. EmptyTextError: one is empty, white space, or a missing value.
+        UndecodableFileError: one holds half a character.
     """
     if isinstance(texts, str | bytes):
         raise DataError(
@@ -38,6 +39,7 @@ def checked_texts(texts: Iterable[Any], name: str = "texts") -> Sequence[str]:
             raise DataError(f"{name}[{i}] is no text", received=type(text).__name__, instead="a str")
         if not text.strip():
             raise EmptyTextError(f"{name}[{i}] has no text", received=repr(text[:20]), instead="leave such rows out")
+        require_characters(text, f"{name}[{i}]")
     return found
 
 
@@ -45,7 +47,8 @@ def checked_labels(labels: Iterable[Any], rows: int, name: str = "labels") -> La
     """The labels as an array of strings, integers or booleans.
 
     Raises:
-        DataError: another number of them than texts, a missing one, or types that do not mix.
+        DataError: another number of them than texts, a missing one, types that do not mix, or one that an array of
+            NumPy would change.
     """
     found = [v.item() if isinstance(v, np.generic) else v for v in labels]
     if len(found) != rows:
@@ -53,6 +56,14 @@ def checked_labels(labels: Iterable[Any], rows: int, name: str = "labels") -> La
     for i, value in enumerate(found):
         if value is None or (isinstance(value, float) and np.isnan(value)):
             raise DataError(f"{name}[{i}] is a missing value", received=repr(value), instead="leave such rows out")
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise DataError(
+                f"{name}[{i}] is no integer of 64 bits", received=f"{value.bit_length()} bits", instead="str(label)"
+            )
+        if isinstance(value, str):
+            require_characters(value, f"{name}[{i}]")
+            if value.endswith("\0"):
+                raise DataError(f"{name}[{i}] ends in a zero character", received=repr(value)[-80:], instead="without")
     kinds = {type(v) for v in found}
     if len(kinds) > 1 or not kinds <= {str, int, bool}:
         raise DataError(
@@ -109,6 +120,7 @@ def joined(text: str | Path | Iterable[str] | Text, name: str = "text") -> Text:
     if isinstance(text, Path):
         return Text.of(read_pieces(text))
     if isinstance(text, str):
+        require_characters(text, f"the {name}")
         text = Text.of([text])
     elif isinstance(text, Texts) and len(text) == 1:
         text = text.text(0)

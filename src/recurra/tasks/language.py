@@ -12,20 +12,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from recurra.data.records import require_characters
 from recurra.data.stored import Stored, Text
 from recurra.data.units import UNITS, Units, units_of
 from recurra.errors import DataError, OptionError, RunFolderError
 from recurra.layers import Stream
 from recurra.layers.chunks import detached
+from recurra.tasks.bounds import require_network
 from recurra.tasks.given import fingerprint, held_out, joined
 from recurra.tasks.language_network import LanguageNetwork, NextToken, Streams
 from recurra.tasks.sampling import drawn, require_sampling
 from recurra.tasks.trained import Job, Trained
 from recurra.train import ranks
 from recurra.train.files import write_atomically
-from recurra.train.randomness import seeded
 from recurra.train.run_folder import RunFolder
-from recurra.train.settings import FitSettings, plain, require_name, require_number, require_whole
+from recurra.train.settings import FitSettings, plain, require_name, require_number, require_seed, require_whole
 from recurra.train.untrusted import AGAIN, read_json
 
 # The settings that LanguageNetwork takes by the same names.
@@ -149,6 +150,7 @@ class LanguageModel(Trained):
             DivergedError: the loss became NaN or infinite. KeyboardInterrupt: stopped; the message says what is kept.
         """
         began, settings = self._begin()
+        settings.require_accelerator()
         whole = joined(text)
         held = joined(validation, "validation text") if validation is not None else None
         sizes = {"characters": whole.characters, "validation_characters": held.characters if held else 0}
@@ -266,8 +268,9 @@ class LanguageModel(Trained):
         """
         self._require_fitted()
         require_whole("length", length, least=0)
-        require_whole("seed", seed, least=0)
+        require_seed(seed)
         require_sampling(temperature, top_k, top_p)
+        require_characters(prompt, "the prompt")
         units: Units = self.tokenizer_
         ids = units.encode(prompt)
         if units.strict and (ids == units.unknown).any():
@@ -355,8 +358,7 @@ class LanguageModel(Trained):
             require_number(name, plain(getattr(self, name)), least=0)
         if not isinstance(plain(self.tied), bool):
             raise OptionError("tied must be True or False", received=repr(self.tied))
-        with seeded(0):  # a small one: what is wrong with the layers is said before any text is read
-            LanguageNetwork(3, **{name: plain(getattr(self, name)) for name in NETWORK})
+        require_network(self, lambda: LanguageNetwork(3, **{name: plain(getattr(self, name)) for name in NETWORK}))
         return FitSettings.of(self)
 
 

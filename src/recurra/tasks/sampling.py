@@ -22,6 +22,17 @@ def require_sampling(temperature: float, top_k: int | None, top_p: float | None)
             raise OptionError("top_p must be a number above 0 and at most 1", received=repr(top_p))
 
 
+def tempered(scores: Tensor, temperature: float) -> Tensor:
+    """The probabilities of scores at a temperature above 0, however small, along the last axis.
+
+    Example:
+        >>> tempered(torch.tensor([2.0, 5.0, -torch.inf]), 1e-310).tolist()
+        [0.0, 1.0, 0.0]
+    """
+    best = scores.amax(-1, keepdim=True)
+    return ((scores - best) / max(temperature, torch.finfo(scores.dtype).tiny)).softmax(-1)
+
+
 def drawn(
     scores: Tensor, *, temperature: float, top_k: int | None, top_p: float | None, generator: torch.Generator
 ) -> int:
@@ -42,7 +53,7 @@ def drawn(
     """
     if not temperature:
         return int(scores.argmax())
-    p = (scores.double() / temperature).softmax(-1)
+    p = tempered(scores.double(), temperature)
     if top_k is None and top_p is None:
         return int(torch.multinomial(p, 1, generator=generator))
     p, token = p.sort(descending=True, stable=True)

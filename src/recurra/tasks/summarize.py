@@ -11,8 +11,9 @@ import torch
 
 from recurra.data import WrittenWords, learn_words, stratified_split
 from recurra.data.written_words import UNITS
-from recurra.errors import DataError, OptionError, RunFolderError
+from recurra.errors import DataError, EmptyTextError, OptionError, RunFolderError
 from recurra.tasks.beam import Hypothesis, beam_search, sample
+from recurra.tasks.bounds import require_network
 from recurra.tasks.given import checked_texts, fingerprint
 from recurra.tasks.summary_network import SummaryNetwork, Writing
 from recurra.tasks.summary_rows import (
@@ -27,9 +28,8 @@ from recurra.tasks.summary_rows import (
 from recurra.tasks.trained import Job, Trained
 from recurra.train import ranks
 from recurra.train.files import write_atomically
-from recurra.train.randomness import seeded
 from recurra.train.run_folder import RunFolder
-from recurra.train.settings import FitSettings, plain, require_name, require_number, require_whole
+from recurra.train.settings import FitSettings, plain, require_name, require_number, require_seed, require_whole
 from recurra.train.untrusted import AGAIN, read_json
 
 # The settings that SummaryNetwork takes by the same names.
@@ -163,6 +163,7 @@ class Summarizer(Trained):
                 :meth:`recurra.tasks.TextClassifier.fit`.
         """
         began, settings = self._begin()
+        settings.require_accelerator()
         pairs = _checked_pairs(sources, targets)
         held = _checked_pairs(*validation, "validation ") if validation is not None else []
         sizes = {"pairs": len(pairs), "validation_pairs": len(held)}
@@ -227,9 +228,14 @@ class Summarizer(Trained):
 
         Args:
             source: a text. written: a summary of it; None: what :meth:`predict` writes.
+
+        Raises:
+            NotFittedError: before `fit`. DataError: one of them is empty.
         """
         (read,) = self._reads([source])
         ids = self._found([read])[0][0].words if written is None else self._ids(written, read)
+        if not ids:
+            raise EmptyTextError("there are no words in what was written", received=repr(written)[:80])
         ((weights, copied),) = self._forced([read], [ids])
         return Attended(read.words, [word_of(self.tokenizer_, i, read) for i in ids], weights, copied)
 
@@ -300,8 +306,7 @@ class Summarizer(Trained):
         require_name("unit", self.unit, UNITS)
         require_number("length_penalty", plain(self.length_penalty), least=0)
         settings = FitSettings.of(self)
-        with seeded(0):  # a small one: what is wrong with the layers is said before any text is read
-            SummaryNetwork(5, **{name: plain(getattr(self, name)) for name in NETWORK} | {"embedding_size": 1})
+        require_network(self, lambda: SummaryNetwork(5, **{name: plain(getattr(self, name)) for name in NETWORK}))
         return settings
 
     def _learn_words(self, pairs: Sequence[tuple[str, str]]) -> WrittenWords:
@@ -333,6 +338,7 @@ class Summarizer(Trained):
         require_whole("beam", K, least=1)
         if temperature is not None:
             require_number("temperature", temperature, above=0)
+            require_seed(seed)
             K = 1
         common = {
             "max_length": plain(self.max_length or self.max_target_tokens),
@@ -399,10 +405,8 @@ def _checked_pairs(sources: Iterable[str], targets: Iterable[str], name: str = "
 def _checked_references(sources: Iterable[str], references: Any) -> tuple[Sequence[str], list[Sequence[str]]]:
     read = checked_texts(sources, "sources")
     given = checked_texts(references, "references") if isinstance(references, str | bytes) else [*references]
-    several = [
-        checked_texts(one if isinstance(one, list | tuple) else [one], f"references[{k}]")
-        for k, one in enumerate(given)
-    ]
+    alone = lambda one: isinstance(one, str | bytes) or not isinstance(one, Iterable)
+    several = [checked_texts([one] if alone(one) else one, f"references[{k}]") for k, one in enumerate(given)]
     _require_as_many(read, several, "references")
     return read, several
 

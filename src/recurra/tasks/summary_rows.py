@@ -23,7 +23,7 @@ class Read(NamedTuple):
 
     Attributes:
         words: as they are written. ids: ``(S,)``, V, V + 1, … for the unknown words in the order they come in.
-        unknown: these words, as they are first written.
+        unknown: these words, as they are first written; of a vocabulary of small letters, in such.
     """
 
     words: list[str]
@@ -57,7 +57,7 @@ def read_source(vocabulary: WrittenWords, text: str, most: int) -> Read:
             key = vocabulary.key(word)
             if key not in places:
                 places[key] = len(vocabulary) + len(unknown)
-                unknown.append(word)
+                unknown.append(key)
             found = places[key]
         ids.append(found)
     return Read(words or [SPECIAL[UNK_ID]], np.array(ids or [UNK_ID], dtype=np.int32), unknown)

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-import tempfile
+import secrets
 from pathlib import Path
 
 UNFINISHED = ".recurra-tmp"  # ends the name of a file that is being written
@@ -14,18 +14,18 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     Raises:
         OSError: the folder cannot be written to, or the disk is full; the old file is untouched.
     """
-    data = content.encode("utf-8") if isinstance(content, str) else content
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED)
-    try:
-        with os.fdopen(handle, "wb") as file:
+    # Bytes of a path that are no characters become "\\udcff", from which JSON makes them again.
+    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
+    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
+    with new.open("xb") as file:  # not mkstemp: who may read it is for the umask to say
+        try:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).chmod(0o644)  # mkstemp makes files that nobody else may read
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+            new.replace(path)
+        except BaseException:
+            new.unlink(missing_ok=True)
+            raise
     if os.name == "posix":
         # The new name is in the folder, so the folder must reach the disk too.
         folder = os.open(path.parent, os.O_RDONLY)

@@ -20,7 +20,7 @@ from recurra.train.module import FitModule, Objective
 from recurra.train.quiet import quiet_lightning
 from recurra.train.resumable import require_resumable
 from recurra.train.settings import FitSettings
-from recurra.train.untrusted import LARGEST_JSON
+from recurra.train.untrusted import LARGEST_JSON, require_utf8
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ def fit(
         DivergedError: the loss became NaN or infinite. RunFolderError: the checkpoint to resume from is not usable.
         KeyboardInterrupt: Ctrl-C; its message says what can be resumed.
     """
+    require_utf8(checkpoints)
     shown = ShowProgress(settings.max_epochs) if progress and ranks.rank() == 0 else None
     epochs = KeepEpochs(
         checkpoints,

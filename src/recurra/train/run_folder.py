@@ -37,6 +37,7 @@ from recurra.train.untrusted import (
     open_tensors,
     read_json,
     require_plain,
+    require_utf8,
 )
 
 FORMAT = 1
@@ -79,6 +80,7 @@ class RunFolder:
         Raises:
             RunFolderError: it holds a run, and `overwrite` is not set; or it holds other files.
         """
+        require_utf8(self.path)
         if self.path.exists() and not self.path.is_dir():
             raise RunFolderError("a run needs a folder, and there is a file of that name", received=str(self.path))
         holds_run = self._holds_run()

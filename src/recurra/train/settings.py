@@ -1,6 +1,7 @@
 """How a network is fitted, apart from what it is."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -68,6 +69,18 @@ class FitSettings:
         if kept not in ("all", "sqrt") and (not isinstance(kept, int) or isinstance(kept, bool) or kept < 1):
             raise OptionError('backward_memory must be "all", "sqrt" or a number of bytes', received=repr(kept))
 
+    def require_accelerator(self) -> None:
+        """Raise OptionError where the accelerator asked for is not here; a run trained on one is read anywhere."""
+        import torch
+
+        there: dict[str, Callable[[], bool]] = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+        if self.accelerator in there and not there[self.accelerator]():
+            raise OptionError(
+                "there is no such accelerator here, or torch was built without it",
+                received=repr(self.accelerator),
+                instead='accelerator="auto", or --accelerator auto: the best that is here',
+            )
+
     @classmethod
     def of(cls, source: object, **changes: Any) -> "FitSettings":
         """The settings among the attributes of an estimator, some of them changed."""
@@ -79,10 +92,17 @@ def plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def require_whole(name: str, value: object, *, least: int) -> None:
-    """Raise OptionError unless `value` is an integer of at least `least`."""
+def require_whole(name: str, value: object, *, least: int, most: int = 10**9) -> None:
+    """Raise OptionError unless `value` is an integer of at least `least` and at most `most`."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise OptionError(f"{name} must be an integer of at least {least}", received=repr(value))
+    if value > most:
+        raise OptionError(f"{name} must be at most {most}", received=repr(value) if value < 10**40 else "far more")
+
+
+def require_seed(value: object) -> None:
+    """Raise OptionError unless `value` can seed a generator."""
+    require_whole("seed", value, least=0, most=2**63 - 1)
 
 
 def require_number(

@@ -40,6 +40,16 @@ def require_plain(path: Path, largest: int) -> int:
     return size
 
 
+def require_utf8(path: Path) -> None:
+    """Raise RunFolderError where a path is not valid UTF-8, which safetensors opens no other than."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise RunFolderError(
+            "the path of a run must be valid UTF-8", received=ascii(str(path)), instead="a folder of another name"
+        ) from error
+
+
 def parse_json(data: bytes | str) -> Any:
     """Read JSON that leaves no room for two readings: no key twice, no NaN, and not more values than any run has.
 
@@ -112,6 +122,7 @@ def open_tensors(path: Path, largest: int) -> Iterator[Any]:
     Raises:
         RunFolderError: it is missing, no plain file, larger, damaged or truncated.
     """
+    require_utf8(path)
     size = require_plain(path, largest + LARGEST_JSON)
     try:
         with path.open("rb") as file:
