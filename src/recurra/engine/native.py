@@ -193,7 +193,8 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         job: Job = ctx.job
-        tensors, held = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        saved = ctx.saved_tensors  # once: under torch.utils.checkpoint they are gone after that
+        tensors, held = saved[: ctx.count], saved[ctx.count :]
         if torch.is_grad_enabled():  # create_graph=True: differentiate the stages themselves
             return (None, *_differentiable(job, tensors, grads, ctx.needs_input_grad[1:]))
         return (None, *backward(job, tensors, held, [g.contiguous() for g in grads]))
