@@ -42,7 +42,12 @@ def _pieces(x: Expr, axis: int, size: int) -> list[Expr]:
 def narrow(t: Lifter, input: Any, dim: int, start: int, length: int) -> Expr:
     """A range of an axis."""
     x = t.lift(input, "the operand")
-    return x.slice(axis_of(t, x, dim), start, start + length)
+    axis = axis_of(t, x, dim)
+    width = x.shape[axis].size
+    first = start + width if start < 0 else start
+    if not 0 <= first <= first + length <= width:
+        raise Refusal(f"a range from {start} of length {length} in an axis of width {width}")
+    return x.slice(axis, first, first + length)
 
 
 @rule("select")
@@ -50,8 +55,14 @@ def select(t: Lifter, input: Any, dim: int, index: int) -> Expr:
     """One place of an axis, the axis gone."""
     x = t.lift(input, "the operand")
     axis = axis_of(t, x, dim)
-    index %= x.shape[axis].size
-    return keep(x.slice(axis, index, index + 1), (axis,), keepdim=False)
+    at = _place(index, x.shape[axis].size)
+    return keep(x.slice(axis, at, at + 1), (axis,), keepdim=False)
+
+
+def _place(index: int, width: int) -> int:
+    if not -width <= index < width:
+        raise Refusal(f"the index {index} of an axis of width {width}")
+    return index % width
 
 
 @rule("unbind")
@@ -68,7 +79,10 @@ def getitem(t: Lifter, input: Any, index: Any) -> Expr:
     x = t.lift(input, "the operand")
     items = list(index) if isinstance(index, tuple) else [index]
     rank = len(x.shape) + 1
-    if any(not isinstance(i, slice | int | type(Ellipsis)) for i in items) or items.count(...) > 1:
+    if (
+        any(not isinstance(i, slice | int | type(Ellipsis)) or isinstance(i, bool) for i in items)
+        or items.count(...) > 1
+    ):
         raise Refusal("an index that is neither a slice nor a whole number")
     if ... in items:
         at = items.index(...)
@@ -80,7 +94,8 @@ def getitem(t: Lifter, input: Any, index: Any) -> Expr:
     for axis, item in zip(range(1 - rank, 0), items[1:], strict=True):
         width = x.shape[axis].size
         if isinstance(item, int):
-            x = x.slice(axis, item % width, item % width + 1)
+            at = _place(item, width)
+            x = x.slice(axis, at, at + 1)
             gone.append(axis)
             continue
         start, stop, step = item.indices(width)

@@ -30,7 +30,7 @@ def _swapped(name: str) -> Callable[..., Expr]:
     return apply
 
 
-for _op in ("sigmoid", "tanh", "relu", "exp", "expm1", "log", "log1p", "sqrt", "erf", "abs", "neg", "detach"):
+for _op in ("sigmoid", "tanh", "exp", "expm1", "log", "log1p", "sqrt", "erf", "abs", "neg", "detach"):
     RULES[_op] = _unary(_op)
 for _op in ("maximum", "minimum", "gt", "ge", "lt", "le", "eq", "ne"):
     RULES[_op] = _binary(_op)
@@ -148,6 +148,13 @@ def addcdiv(t: Lifter, input: Any, tensor1: Any, tensor2: Any, *, value: float =
     """``a + value b / c``."""
     a, b, c = operands(t, input, tensor1, tensor2)
     return a + (b / c if value == 1 else value * (b / c))
+
+
+@rule("relu")
+def relu(t: Lifter, input: Any, inplace: bool = False) -> Expr:
+    """``max(x, 0)``."""
+    refuse_inplace(inplace, "inplace")
+    return t.lift(input, "the operand").pointwise("relu")
 
 
 @rule("silu")
