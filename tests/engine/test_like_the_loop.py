@@ -4,11 +4,14 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import linear
+from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
 
 import recurra
 from recurra.cells import Cell, HiddenState
 from recurra.engine import options, plan_for, scan
+from recurra.engine.derive import derive
+from recurra.errors import UnderivableStepError
 from recurra.layers import tbptt
 
 
@@ -108,3 +111,102 @@ def test_activations_of_torch_nn_are_derived(body):
 
 def test_an_activation_in_place_runs_in_the_plain_loop():
     assert executor_of(Own(lambda c, a, h: nn.functional.relu(a + h, inplace=True))) == "reference"
+
+
+class Spike(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, v):
+        ctx.save_for_backward(v)
+        return (v > 0).to(v.dtype)
+
+    @staticmethod
+    def backward(ctx, g):
+        return g / (1 + ctx.saved_tensors[0].abs()) ** 2
+
+
+class Scaled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, v):  # noqa: ARG004
+        return v * 1
+
+    @staticmethod
+    def backward(ctx, g):  # noqa: ARG004
+        return g * 0.1
+
+
+def _no_grad(c, a, h):
+    with torch.no_grad():
+        gate = a.sigmoid()
+    return gate * a + linear(h, c.u)
+
+
+def _clipped(c, a, h):
+    z = a + linear(h, c.u)
+    if z.requires_grad:
+        z.register_hook(lambda g: g.clamp(-0.01, 0.01))
+    return z.tanh()
+
+
+def _set(c, a, h):
+    u = c.u.clone()
+    u[0] = 0
+    return a + linear(h, u)
+
+
+def _out(c, a, h):
+    u = torch.empty_like(c.u)
+    torch.mul(c.u.detach(), 0.5, out=u)
+    return a + linear(h, u)
+
+
+GIVEN_WAY = {
+    "a backward of one's own": (lambda c, a, h: Spike.apply(a + 0.5 * h), "gradients are turned off"),
+    "one of a weight": (lambda c, a, h: a + linear(h, Scaled.apply(c.u)), "gradients are turned off"),
+    "no_grad": (_no_grad, "gradients are turned off"),
+    "is_grad_enabled": (lambda c, a, h: a + h * (0.5 if torch.is_grad_enabled() else 0.1), "whether gradients are on"),
+    "requires_grad": (_clipped, "needs a gradient|no gradient|the step asks"),
+    "item": (lambda c, a, h: a + h * c.b[0].item(), "value of a tensor"),
+    "float": (lambda c, a, h: a + h * float(c.b[0]), "value of a tensor"),
+    "a branch": (lambda c, a, h: a if c.b[0] > 0 else h, "value of a tensor"),
+    "tolist": (lambda c, a, h: a + h * c.b.tolist()[0], "value of a tensor"),
+    "numpy": (lambda c, a, h: a + h * float(c.b.detach().numpy()[0]), "value of a tensor"),
+    "a hook of a weight": (lambda c, a, h: (c.u * 1).register_hook(lambda g: g) and a + h, "value of a tensor"),
+    "setitem": (_set, "changes a weight in place"),
+    "out": (_out, "changes a weight in place"),
+    "a mask of a weight": (lambda c, a, h: a + h * nn.functional.dropout(c.b, 0.5, c.training), "a random draw"),
+    "indices": (lambda c, a, h: a - a.max(-1).values.unsqueeze(-1) + h, "over an axis, with its indices"),
+    "compiled": (lambda c, a, h: torch.jit.script(_act)(a + h), "an error stopped it"),
+    "an empty slice": (lambda c, a, h: torch.cat([a[:, 1:1], a + h], -1), "an empty range"),
+    "an error": (lambda c, a, h: {}["key"], "KeyError at .*test_like_the_loop"),
+}
+
+
+def _act(v: torch.Tensor) -> torch.Tensor:
+    return torch.tanh(v)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+@pytest.mark.parametrize("name", GIVEN_WAY)
+def test_what_only_the_plain_loop_does(name):
+    body, why = GIVEN_WAY[name]
+    with pytest.raises(UnderivableStepError, match=why):
+        derive(Own(body))
+    assert executor_of(Own(body)) == "reference"
+
+
+@pytest.mark.filterwarnings("ignore:.*runs in the plain loop")
+def test_the_loop_s_own_error_is_raised():
+    with pytest.raises(KeyError, match="key"):
+        scan(Own(lambda c, a, h: {}["key"]), torch.randn(6, 2, 3))
+
+
+def test_a_trace_leaves_the_cache_of_parametrizations_alone():
+    class Skew(nn.Module):
+        def forward(self, w):
+            return w - w.t()
+
+    cell = Own(lambda c, a, h: (a + linear(h, c.u)).tanh())
+    parametrize.register_parametrization(cell, "u", Skew())
+    with parametrize.cached():
+        same(cell)
+        assert run(cell, torch.randn(6, 2, 3))[3].abs().sum() > 0

@@ -1,11 +1,15 @@
 """From a cell to its staged step, once a cell."""
 
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from recurra.cells import Cell
 from recurra.engine import shares
@@ -79,13 +83,14 @@ def derivation(
         try:
             found = Derived(Program(stages(apply(_traced(cell, leaves), FORWARD))))
         except UnderivableStepError as refusal:
-            found = refusal
+            found = refusal.with_traceback(None)  # which holds values of the step
+            found.__context__ = None
         known[structure] = found
     return found
 
 
 def _traced(cell: Cell[Any], named: dict[str, Tensor]) -> Any:
-    like = next(iter(named.values()), None)
+    like = next((t for t in named.values() if t.is_floating_point()), None)
     weights = {}
     for path, tensor in named.items():
         spec = cell._weight_specs.get(path)
@@ -95,16 +100,26 @@ def _traced(cell: Cell[Any], named: dict[str, Tensor]) -> Any:
         x = inputs[0] if cell.Input is None else cell.Input(*inputs)
         return (x, cell.State(*state), *([cell.Constants(*constants)] if cell.Constants else []))
 
-    import torch
+    with _nothing_cached():
+        return trace(
+            cell.step,
+            Signature(cell.input_shapes, cell.state_shapes, cell.constant_shapes, weights),
+            pack,
+            owner=type(cell).__name__,
+            dtype=torch.get_default_dtype() if like is None else like.dtype,
+            device=torch.device("cpu") if like is None else like.device,
+        )
 
-    return trace(
-        cell.step,
-        Signature(cell.input_shapes, cell.state_shapes, cell.constant_shapes, weights),
-        pack,
-        owner=type(cell).__name__,
-        dtype=torch.get_default_dtype() if like is None else like.dtype,
-        device=torch.device("cpu") if like is None else like.device,
-    )
+
+@contextmanager
+def _nothing_cached() -> Iterator[None]:
+    """A block that neither reads nor fills the cache of ``torch.nn.utils.parametrize.cached()``."""
+    before = parametrize._cache, parametrize._cache_enabled
+    parametrize._cache, parametrize._cache_enabled = {}, 0
+    try:
+        yield
+    finally:
+        parametrize._cache, parametrize._cache_enabled = before
 
 
 def leaves_of(cell: nn.Module) -> dict[str, Tensor]:

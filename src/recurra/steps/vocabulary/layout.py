@@ -30,7 +30,7 @@ def split(t: Lifter, tensor: Any, split_size_or_sections: Any, dim: int = 0) -> 
         bounds.append(bounds[-1] + size)
     if bounds[-1] != x.shape[axis].size:
         raise Refusal(f"split into {list(split_size_or_sections)} of width {x.shape[axis].size}")
-    return [x.slice(axis, a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [_range(x, axis, a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
 
 
 def _pieces(x: Expr, axis: int, size: int) -> list[Expr]:
@@ -47,7 +47,13 @@ def narrow(t: Lifter, input: Any, dim: int, start: int, length: int) -> Expr:
     first = start + width if start < 0 else start
     if not 0 <= first <= first + length <= width:
         raise Refusal(f"a range from {start} of length {length} in an axis of width {width}")
-    return x.slice(axis, first, first + length)
+    return _range(x, axis, first, first + length)
+
+
+def _range(x: Expr, axis: int, start: int, stop: int) -> Expr:
+    if start >= stop:
+        raise Refusal("an empty range", "leave it out")
+    return x.slice(axis, start, stop)
 
 
 @rule("select")
@@ -101,7 +107,7 @@ def getitem(t: Lifter, input: Any, index: Any) -> Expr:
         start, stop, step = item.indices(width)
         if step != 1:
             raise Refusal("an index with a stride", "slices with step 1")
-        x = x.slice(axis, start, builtins.max(start, stop))
+        x = _range(x, axis, start, stop)
     return keep(x, gone, keepdim=False)
 
 
@@ -268,6 +274,12 @@ def _split_dim(dim: Dim, sizes: Any) -> Shape:
 def _named(shape: Shape, size: int) -> Dim:
     """The width of that size among `shape`, with its name."""
     return next((d for d in shape if d.size == size), Dim(size))
+
+
+@rule("requires_grad", "is_leaf", "grad_fn")
+def gradient_of(t: Lifter, input: Any, *_: Any, **__: Any) -> Expr:
+    """Whether gradients are wanted changes from call to call."""
+    raise Refusal("the step asks whether a tensor needs a gradient", "detach() where none is to run")
 
 
 @rule("__bool__", "__float__", "__int__", "__index__", "item", "tolist", "numpy", "any", "all", "nonzero", "argmax")

@@ -81,15 +81,22 @@ def masked_fill(t: Lifter, input: Any, mask: Any, value: Any) -> Expr:
     return m.pointwise("where", v, a)
 
 
+def _no_axis(other: Any) -> None:
+    if isinstance(other, int | float):
+        raise Refusal("the largest or smallest over an axis, with its indices", "amax or amin")
+
+
 @rule("max")
 def maximum(t: Lifter, input: Any, other: Any) -> Expr:
     """The larger of two values."""
+    _no_axis(other)
     return applied("maximum", t, input, other)
 
 
 @rule("min")
 def minimum(t: Lifter, input: Any, other: Any) -> Expr:
     """The smaller of two values."""
+    _no_axis(other)
     return applied("minimum", t, input, other)
 
 

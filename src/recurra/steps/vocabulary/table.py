@@ -29,10 +29,11 @@ class Lifter(Protocol):
         """A symbol, a weight or a number as a node."""
 
 
-# Questions about a symbol that its shape answers.
+# Questions about a symbol or a weight that its shape answers. Whether it needs a gradient is none of them.
 PASSED_THROUGH = frozenset(
-    "shape size dim ndim ndimension dtype device layout is_floating_point is_complex requires_grad numel nelement "
-    "__len__ is_cuda is_cpu is_sparse is_quantized is_nested get_device element_size itemsize __repr__ names".split()
+    "shape size dim ndim ndimension dtype device layout is_floating_point is_complex numel nelement "
+    "__len__ is_cuda is_cpu is_sparse is_quantized is_nested get_device element_size itemsize __repr__ names "
+    "is_contiguous stride is_conj is_neg is_meta is_mkldnn is_same_size".split()
 )
 RULES: dict[str, Callable[..., Any]] = {}
 
