@@ -149,5 +149,5 @@ def survey(cell: nn.Module) -> tuple[dict[str, Tensor], tuple[Any, ...]]:
                     found[start + name] = tensor
     leaves = parameters | buffers
     first: dict[int, str] = {}  # which leaves are one tensor decides what the graph reads
-    structure += [(path, t.shape, first.setdefault(id(t), path)) for path, t in leaves.items()]
+    structure += [(path, t.shape, t.dtype, first.setdefault(id(t), path)) for path, t in leaves.items()]
     return leaves, tuple(structure)

@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 from recurra.errors import CellDefinitionError, RecurraError, UnderivableStepError
 from recurra.shapes import Dim, Shape, extent, show
 from recurra.steps.graph import Builder, Expr, Ref, StepGraph
-from recurra.steps.vocabulary import PASSED_THROUGH, RULES, Refusal
+from recurra.steps.vocabulary import OF_MASKS, PASSED_THROUGH, RULES, Refusal, converted, is_mask
 
 _INSIDE = (torch.__path__[0], __file__.rpartition("trace.py")[0])
 
@@ -111,6 +111,7 @@ class _Tracer(TorchFunctionMode):
         self.batch_size, self.dtype, self.device = batch_size, dtype, device
         self.gradients = batch_size == 2
         self.builder = Builder()
+        self.masks: set[int] = set()  # the weights among the nodes that are booleans
         self.weights: dict[int, tuple[Tensor, Expr]] = {}  # by id; the tensor is held, so that its id stays its own
 
     def run(self) -> StepGraph:
@@ -129,15 +130,21 @@ class _Tracer(TorchFunctionMode):
         with torch.set_grad_enabled(self.gradients), self:
             try:
                 returned = self.step(*self.pack(leaves["input"], leaves["state"], leaves["constant"]))
+                y, state = self.checked(returned)
             except RecurraError:
                 raise
+            except Refusal as refusal:
+                raise UnderivableStepError(
+                    f"{self.owner}.step cannot be derived: {refusal.what}",
+                    received="what it returned",
+                    instead=refusal.instead,
+                ) from None
             except Exception as error:  # the plain loop may run it all the same, and raises it if not
                 raise UnderivableStepError(
                     f"{self.owner}.step cannot be derived: an error stopped it on values that stand for others",
                     received=f"{type(error).__name__} at {_source_of(error)}: {error}",
                     instead='recurra.options(executor="reference"), or operations of the vocabulary',
                 ) from None
-        y, state = self.checked(returned)
         ids = {role: [s.expr.node for s in symbols] for role, symbols in leaves.items()}
         return self.builder.graph(
             inputs=ids["input"], states=ids["state"], constants=ids["constant"], outputs=[y], next_states=state
@@ -154,17 +161,24 @@ class _Tracer(TorchFunctionMode):
             )
         nodes = []
         for (leaf, shape), value in zip(shapes.items(), returned[1], strict=True):
-            expr = self.lift(value, f"the next state's {leaf}")
+            expr = self.returned(value, f"the next state's {leaf}")
             if expr.sizes != extent(shape):
                 raise CellDefinitionError(
                     f"{self.owner}.step must return state.{leaf} of shape (B, {show(shape)[1:]}",
                     received=f"(B, {show(expr.shape)[1:]}",
                 )
             nodes.append(expr.node)
-        return self.lift(returned[0], "the output").node, nodes
+        return self.returned(returned[0], "the output").node, nodes
+
+    def returned(self, value: Any, where: str) -> Expr:
+        """What a step gives back, as a node."""
+        expr = self.lift(value, where)
+        if is_mask(self, expr):
+            raise Refusal(f"{where} is a comparison", "mask.to(x.dtype)")
+        return expr
 
     def symbol(self, expr: Expr) -> Symbol:
-        return Symbol(expr, self.batch_size, self.dtype, self.device)
+        return Symbol(expr, self.batch_size, torch.bool if is_mask(self, expr) else self.dtype, self.device)
 
     def lift(self, value: Any, where: str) -> Expr:
         """A symbol, a weight or a number as a node; any other tensor is an error."""
@@ -174,7 +188,7 @@ class _Tracer(TorchFunctionMode):
             return value
         if isinstance(value, Tensor):
             if id(value) in self.weights:
-                return self.weights[id(value)][1]
+                return self.fitted(value, self.weights[id(value)][1])
             raise Refusal(
                 f"{where} is a tensor of shape {tuple(value.shape)} that is neither a value of the step nor computed "
                 "from weights; its numbers would be baked in",
@@ -183,6 +197,17 @@ class _Tracer(TorchFunctionMode):
         if isinstance(value, bool | int | float):
             return self.builder.const(value)
         raise Refusal(f"{where} is a {type(value).__name__}", "tensors and numbers")
+
+    def fitted(self, weight: Tensor, expr: Expr) -> Expr:
+        """A weight in the dtype of the step; booleans stay what they are."""
+        if weight.dtype is self.dtype:
+            return expr
+        if weight.dtype is torch.bool:
+            self.masks.add(expr.node)
+            return expr
+        if torch.result_type(torch.empty(1, dtype=self.dtype), weight) is not self.dtype:
+            raise Refusal(f"a weight in {weight.dtype} beside values in {self.dtype}", "one dtype in the whole step")
+        return expr.call(converted, self.dtype, shape=expr.shape)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -216,6 +241,10 @@ class _Tracer(TorchFunctionMode):
         rule = RULES.get(name) or RULES.get(name.strip("_"))
         if rule is None:
             raise Refusal("the operation is not in the vocabulary")
+        if name.strip("_") not in OF_MASKS and any(
+            isinstance(v, Symbol) and v.dtype is torch.bool for v in tree_leaves((args, kwargs))
+        ):
+            raise Refusal("a comparison where numbers are needed", "mask.to(x.dtype)")
         try:
             bound = inspect.signature(rule).bind(self, *args, **kwargs)
         except TypeError as error:

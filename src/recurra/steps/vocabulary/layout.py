@@ -7,7 +7,7 @@ from typing import Any
 
 from recurra.shapes import ONE, Dim, Shape, extent, show
 from recurra.steps.graph import Expr, cat
-from recurra.steps.vocabulary.table import Lifter, Refusal, axes_of, axis_of, is_symbol, keep, rule
+from recurra.steps.vocabulary.table import Lifter, Refusal, as_number, axes_of, axis_of, is_symbol, keep, rule
 
 
 @rule("chunk")
@@ -114,7 +114,7 @@ def getitem(t: Lifter, input: Any, index: Any) -> Expr:
 @rule("cat", "concat", "concatenate")
 def concatenate(t: Lifter, tensors: Sequence[Any], dim: int = 0) -> Expr:
     """Values side by side."""
-    parts = [t.lift(v, f"part {k}") for k, v in enumerate(tensors)]
+    parts = [as_number(t, t.lift(v, f"part {k}")) for k, v in enumerate(tensors)]
     symbols = [p for p, v in zip(parts, tensors, strict=True) if is_symbol(v)]
     axis = axis_of(t, symbols[0], dim)
     if any(len(p.shape) != len(symbols[0].shape) for p in parts):
@@ -208,28 +208,30 @@ def expand_as(t: Lifter, input: Any, other: Any) -> Expr:
     return expand(t, input, -1, *(d.size for d in t.lift(other, "the other").shape))
 
 
-def _filled(t: Lifter, shape: Shape, value: Any) -> Expr:
+def _filled(t: Lifter, shape: Shape, value: Any, dtype: Any = None) -> Expr:
+    if dtype not in (None, t.dtype):
+        raise Refusal(f"a value in {dtype} inside of a step", "one dtype in the whole step")
     if not isinstance(value, bool | int | float):
         raise Refusal("a fill value that is a tensor", "a Python number")
     return t.builder.full(float(value), shape)
 
 
 @rule("zeros_like")
-def zeros_like(t: Lifter, input: Any, **_: Any) -> Expr:
+def zeros_like(t: Lifter, input: Any, *, dtype: Any = None, **_: Any) -> Expr:
     """Zeros of the same shape."""
-    return _filled(t, t.lift(input, "the operand").shape, 0)
+    return _filled(t, t.lift(input, "the operand").shape, 0, dtype)
 
 
 @rule("ones_like")
-def ones_like(t: Lifter, input: Any, **_: Any) -> Expr:
+def ones_like(t: Lifter, input: Any, *, dtype: Any = None, **_: Any) -> Expr:
     """Ones of the same shape."""
-    return _filled(t, t.lift(input, "the operand").shape, 1)
+    return _filled(t, t.lift(input, "the operand").shape, 1, dtype)
 
 
 @rule("full_like")
-def full_like(t: Lifter, input: Any, fill_value: Any, **_: Any) -> Expr:
+def full_like(t: Lifter, input: Any, fill_value: Any, *, dtype: Any = None, **_: Any) -> Expr:
     """One number in the same shape."""
-    return _filled(t, t.lift(input, "the operand").shape, fill_value)
+    return _filled(t, t.lift(input, "the operand").shape, fill_value, dtype)
 
 
 def _new(t: Lifter, input: Any, size: Sequence[Any], value: Any) -> Expr:
