@@ -1,10 +1,14 @@
 """Where a derivation could differ from the plain loop over ``cell.step``: it equals it, or gives way to it."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 from torch.nn.functional import linear
-from torch.nn.utils import parametrize
+from torch.nn.utils import parametrize, prune
 from torch.utils.checkpoint import checkpoint
 
 import recurra
@@ -12,7 +16,7 @@ from recurra.cells import Cell, HiddenState
 from recurra.engine import options, plan_for, scan
 from recurra.engine.derive import derive
 from recurra.engine.stream import CellStream
-from recurra.errors import UnderivableStepError
+from recurra.errors import OptionError, UnderivableStepError
 from recurra.layers import tbptt
 
 
@@ -287,3 +291,96 @@ def test_numbers_that_lie_with_the_other_sign():
         grads.append([y, *torch.autograd.grad(y, list(cell.parameters()), g)])
     for a, b in zip(*grads, strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("key", ["a list", "nested", "_private", "a submodule", "a hook", "a type", "a dtype"])
+def test_what_a_step_depends_on_may_change(key):
+    class Inner(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.product, self._factor = nn.Linear(4, 4), 0.5
+
+        def forward(self, h):
+            return self.product(h) * self._factor
+
+    cell = Own(
+        lambda c, a, h: (a + c.few[0] * c.many["k"][1] * c.inner(h) + c._own + torch.finfo(a.dtype).eps * 1e6).tanh()
+    )
+    cell.few, cell.many, cell._own, cell.inner = [0.1], {"k": (1, 0.5)}, 0.1, Inner()
+    x = torch.randn(6, 2, 3)
+    same(cell, x)
+    changes = {
+        "a list": lambda: cell.few.__setitem__(0, 0.9),
+        "nested": lambda: cell.many.__setitem__("k", (1, 2.5)),
+        "_private": lambda: setattr(cell, "_own", 0.9),
+        "a submodule": lambda: setattr(cell.inner, "_factor", 1.5),
+        "a hook": lambda: cell.inner.product.register_forward_hook(lambda m, given, made: 2 * made),
+        "a type": lambda: setattr(cell, "few", (0.9,)),
+        "a dtype": lambda: cell.double(),
+    }
+    before = run(cell, x)[0]
+    changes[key]()
+    x = x.to(next(cell.parameters()).dtype)
+    same(cell, x)
+    assert not torch.allclose(run(cell, x)[0], before.to(x.dtype), atol=1e-5)
+    assert executor_of(cell) == "native"
+
+
+def test_an_object_that_takes_the_place_of_another_is_another():
+    class Factor:
+        def __init__(self, value):
+            self.value = value
+
+    cell = Own(lambda c, a, h: a + c.factor.value * linear(h, c.u))
+    for k in range(20):
+        cell.factor = None
+        cell.factor = Factor(0.05 * k)  # where the last one lay, like as not
+        same(cell)
+
+
+def test_a_cell_that_an_attribute_knows_is_freed():
+    cell = Own(lambda c, a, h: c.act(a + h * c.b))
+    cell.act = cell.own_act = Bound(cell).tanh
+    same(cell)
+    gone = weakref.ref(cell)
+    del cell
+    gc.collect()
+    assert gone() is None
+
+
+class Bound:
+    def __init__(self, cell):
+        self.cell = cell
+
+    def tanh(self, v):
+        return v.tanh()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+def test_tangents_go_through_the_plain_loop():
+    cell, x = recurra.RNNCell(3, 4), torch.randn(6, 2, 3)
+    found = []
+    with forward_ad.dual_level(), torch.no_grad():
+        for executor in ("auto", "reference"):
+            with options(executor=executor):
+                y, _ = scan(cell, forward_ad.make_dual(x, torch.ones_like(x)))
+            found.append(forward_ad.unpack_dual(y).tangent)
+        assert "forward_ad" in plan_for(cell, x).against["native"]
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.filterwarnings("ignore:.*runs in the plain loop")
+def test_weights_that_are_set_before_each_call():
+    cell, x = recurra.RNNCell(3, 4), torch.randn(6, 2, 3)
+    prune.l1_unstructured(cell, "weight_hh", 0.5)
+    before, _ = scan(cell, x)
+    with torch.no_grad():
+        cell.weight_hh_orig.mul_(3)
+    y, _ = scan(cell, x)
+    assert not torch.equal(y, before)
+    y.sum().backward()
+    assert cell.weight_hh_orig.grad[cell.weight_hh_mask == 0].eq(0).all()
+    assert cell.weight_hh_orig.grad.abs().sum() > 0
+    cell.register_forward_pre_hook(lambda m, given: given)
+    with pytest.raises(OptionError, match="changes its arguments"):
+        scan(cell, x)

@@ -166,9 +166,8 @@ def _job(
             )
     if lengths is not None:
         lengths = check_frames(lengths.cpu(), T)
-    given, weights_given = parts[:-1], parts[-1]
-    tensors = [t.to(scan.dtype).contiguous().resolve_neg() for part in given for t in part]
-    tensors += [native.fitted(t, scan.dtype).contiguous() for t in weights_given]
+    tensors = [t.to(scan.dtype).contiguous().resolve_neg() for part in parts[:-1] for t in part]
+    tensors += [native.fitted(t, scan.dtype).contiguous() for t in parts[-1]]
     if not T or not B or (lengths is not None and not int(lengths.max())):
         return None, tensors
     frames = native.frames_of(scan.derived, scan.wide, scan.weights, T, B, scan.reverse, lengths)
