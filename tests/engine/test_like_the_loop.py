@@ -384,3 +384,15 @@ def test_weights_that_are_set_before_each_call():
     cell.register_forward_pre_hook(lambda m, given: given)
     with pytest.raises(OptionError, match="changes its arguments"):
         scan(cell, x)
+
+
+@pytest.mark.parametrize("save", [float("nan"), float("inf"), 0, True, "some"])
+def test_a_budget_that_is_none(save):
+    with pytest.raises(OptionError, match="save must be"), options(save=save):
+        pass
+
+
+@pytest.mark.parametrize("longest", [2, float("inf"), float("nan")])
+def test_a_time_that_is_none(longest):
+    with pytest.raises(OptionError, match="longest must be"):
+        recurra.chrono(recurra.LSTMCell(3, 4), longest)

@@ -255,7 +255,7 @@ class Cell(nn.Module, ABC, Generic[S]):
                     received=f"{lead} and {tuple(value.shape[: len(axes)])}",
                 )
             lead = tuple(value.shape[: len(axes)])
-            if weight is not None and value.dtype != weight.dtype and not torch.is_autocast_enabled(value.device.type):
+            if weight is not None and value.dtype != weight.dtype and not _autocast(value.device.type):
                 raise InputTypeError(
                     f"{type(self).__name__}: {name} and the weights must have one dtype",
                     received=f"{name} {value.dtype}, weights {weight.dtype}",
@@ -302,6 +302,10 @@ class Cell(nn.Module, ABC, Generic[S]):
     def extra_repr(self) -> str:
         """The sizes, for printing."""
         return ", ".join(f"{letter}={size}" for letter, size in self.sizes.items())
+
+
+def _autocast(device: str) -> bool:
+    return device != "meta" and torch.is_autocast_enabled(device)  # which would not know it
 
 
 def _first_weight(module: nn.Module) -> nn.Parameter | None:

@@ -230,7 +230,7 @@ def execute(request: Request) -> Result:
                 stacklevel=3,
             )
     device = request.x[0].device.type
-    if torch.is_autocast_enabled(device):
+    if device != "meta" and torch.is_autocast_enabled(device):  # which it would not know
         weight = next(request.cell.parameters(), None)
         dtype = request.x[0].dtype if weight is None else weight.dtype
         cast = lambda leaves: tuple(v.to(dtype) if v.is_floating_point() else v for v in leaves)
