@@ -4,7 +4,7 @@ from typing import Annotated, NamedTuple
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from recurra.cells import CELLS, Cell, GRUCell, HiddenState, LSTMCell, LSTMState
 from recurra.errors import CellDefinitionError, OptionError, ShapeSpecError, UnknownNameError
@@ -114,3 +114,16 @@ def test_gradients_are_finite_where_a_gate_is_shut(name, weight, value):
     x = torch.randn(2, 5, 3, requires_grad=True)
     layer(x)[0].sum().backward()
     assert all(of.grad.isfinite().all() for of in (x, *layer.parameters()))
+
+
+def test_a_parameter_in_the_place_of_a_weight_that_is_gone_is_no_weight():
+    class Own(Cell[HiddenState]):
+        def __init__(self):
+            super().__init__(3, 5)
+            for k in range(20):
+                setattr(self, f"p{k}", nn.Parameter(self.weight("H D").data.t().clone()))
+
+        def step(self, x, state):
+            return x, state
+
+    assert Own()._weight_specs == {}

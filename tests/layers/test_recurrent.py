@@ -1,5 +1,6 @@
 """Stacked and bidirectional layers over any cell."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,6 +10,7 @@ from recurra.engine import options, scan
 from recurra.errors import (
     CellDefinitionError,
     InputShapeError,
+    InputTypeError,
     LengthsError,
     NaNInputError,
     OptionError,
@@ -156,3 +158,21 @@ def test_states_can_be_learned():
     y, _ = net(torch.randn(2, 5, 3), lengths=torch.tensor([5, 0]))
     y.sum().backward()
     assert all(p.grad.abs().sum() > 0 for p in initial.values())
+
+
+@pytest.mark.parametrize("x", [torch.zeros(5), torch.tensor(1.0)], ids=["1-D", "0-D"])
+def test_an_input_without_time_is_named(x):
+    with pytest.raises(InputShapeError, match="must be"):
+        Recurrent("lstm", 3, 4)(x)
+
+
+@pytest.mark.parametrize("x", [None, np.zeros((2, 5, 3)), [1.0]], ids=["None", "array", "list"])
+def test_an_input_that_is_no_tensor_is_named(x):
+    with pytest.raises(InputTypeError, match="x must be a tensor"):
+        Recurrent("lstm", 3, 4)(x)
+
+
+def test_shapes_without_numbers():
+    y, _ = Recurrent("lstm", 3, 4, device="meta")(torch.empty(2, 5, 3, device="meta"))
+    assert y.shape == (2, 5, 4)
+    assert y.is_meta

@@ -111,7 +111,6 @@ class Cell(nn.Module, ABC, Generic[S]):
                 )
         self.input_size, self.hidden_size, self.sizes = input_size, hidden_size, sizes
         self._weight_specs: dict[str, tuple[str, Init]] = {}
-        self._unnamed_specs: dict[int, tuple[str, Init]] = {}
         if getattr(type(self), "State", None) is None:
             raise CellDefinitionError(
                 f"{type(self).__name__} does not say what its state is",
@@ -153,13 +152,13 @@ class Cell(nn.Module, ABC, Generic[S]):
         init = ("glorot" if len(shape.split()) > 1 else "zeros") if init is None else init
         parameter = nn.Parameter(torch.empty(extent(dims(shape, self.sizes))))
         _fill(parameter, shape, init)
-        self._unnamed_specs[id(parameter)] = (shape, init)
+        parameter.__dict__["_spec"] = (shape, init)  # until it has a name
         return parameter
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
-        if isinstance(value, nn.Parameter) and id(value) in self.__dict__.get("_unnamed_specs", {}):
-            self._weight_specs[name] = self._unnamed_specs.pop(id(value))
+        if isinstance(value, nn.Parameter) and "_spec" in value.__dict__:
+            self._weight_specs[name] = value.__dict__.pop("_spec")
 
     def reset_parameters(self) -> None:
         """Draw all weights made by :meth:`weight` anew."""
@@ -256,7 +255,7 @@ class Cell(nn.Module, ABC, Generic[S]):
                     received=f"{lead} and {tuple(value.shape[: len(axes)])}",
                 )
             lead = tuple(value.shape[: len(axes)])
-            if weight is not None and value.dtype != weight.dtype and not torch.is_autocast_enabled(value.device.type):
+            if weight is not None and value.dtype != weight.dtype and not _autocast(value.device.type):
                 raise InputTypeError(
                     f"{type(self).__name__}: {name} and the weights must have one dtype",
                     received=f"{name} {value.dtype}, weights {weight.dtype}",
@@ -303,6 +302,10 @@ class Cell(nn.Module, ABC, Generic[S]):
     def extra_repr(self) -> str:
         """The sizes, for printing."""
         return ", ".join(f"{letter}={size}" for letter, size in self.sizes.items())
+
+
+def _autocast(device: str) -> bool:
+    return device != "meta" and torch.is_autocast_enabled(device)  # which would not know it
 
 
 def _first_weight(module: nn.Module) -> nn.Parameter | None:

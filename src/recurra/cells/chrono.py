@@ -1,5 +1,7 @@
 """Chrono initialisation: how long units remember, set by the time that the data needs."""
 
+import math
+
 import torch
 from torch import nn
 
@@ -30,8 +32,8 @@ def chrono(module: nn.Module, longest: float) -> nn.Module:
         >>> bool((f == -i).all()), bool((f >= 0).all()), bool(f.max() > 4)
         (True, True, True)
     """
-    if not longest > 2:
-        raise OptionError("longest must be more than 2 frames", received=repr(longest))
+    if not 2 < longest < math.inf:
+        raise OptionError("longest must be more than 2 frames, and finite", received=repr(longest))
     cells = [m for m in module.modules() if isinstance(m, Cell) and m.memory]
     if not cells:
         raise CellDefinitionError(

@@ -1,11 +1,15 @@
 """From a cell to its staged step, once a cell."""
 
 import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from recurra.cells import Cell
 from recurra.engine import shares
@@ -51,7 +55,19 @@ class Derived:
         return self._backward[needs]
 
 
-_CACHE: weakref.WeakKeyDictionary[Cell[Any], dict[Any, Derived | UnderivableStepError]] = weakref.WeakKeyDictionary()
+@dataclass(frozen=True)
+class _Found:
+    """What was derived, and what its key knows by id: another object might get the id of one that is gone."""
+
+    derived: Derived | UnderivableStepError
+    held: tuple[Callable[[], Any], ...]
+
+    def valid(self) -> bool:
+        """Whether all of them are still there."""
+        return all(one() is not None for one in self.held)
+
+
+_CACHE: weakref.WeakKeyDictionary[Cell[Any], dict[Any, _Found]] = weakref.WeakKeyDictionary()
 _KEPT = 8  # structures remembered of one cell: training and evaluation, and a few settings tried in turn
 
 
@@ -73,19 +89,21 @@ def derivation(
     """:func:`derive`, or why not, of a cell with its :func:`survey`."""
     known = _CACHE.setdefault(cell.origin, {})
     found = known.get(structure)
-    if found is None:
+    if found is None or not found.valid():
         if len(known) >= _KEPT:
             known.pop(next(iter(known)))
+        derived: Derived | UnderivableStepError
         try:
-            found = Derived(Program(stages(apply(_traced(cell, leaves), FORWARD))))
+            derived = Derived(Program(stages(apply(_traced(cell, leaves), FORWARD))))
         except UnderivableStepError as refusal:
-            found = refusal
-        known[structure] = found
-    return found
+            derived = refusal.with_traceback(None)  # which holds values of the step
+            derived.__context__ = None
+        found = known[structure] = _Found(derived, _held(cell))
+    return found.derived
 
 
 def _traced(cell: Cell[Any], named: dict[str, Tensor]) -> Any:
-    like = next(iter(named.values()), None)
+    like = next((t for t in named.values() if t.is_floating_point()), None)
     weights = {}
     for path, tensor in named.items():
         spec = cell._weight_specs.get(path)
@@ -95,16 +113,26 @@ def _traced(cell: Cell[Any], named: dict[str, Tensor]) -> Any:
         x = inputs[0] if cell.Input is None else cell.Input(*inputs)
         return (x, cell.State(*state), *([cell.Constants(*constants)] if cell.Constants else []))
 
-    import torch
+    with _nothing_cached():
+        return trace(
+            cell.step,
+            Signature(cell.input_shapes, cell.state_shapes, cell.constant_shapes, weights),
+            pack,
+            owner=type(cell).__name__,
+            dtype=torch.get_default_dtype() if like is None else like.dtype,
+            device=torch.device("cpu") if like is None else like.device,
+        )
 
-    return trace(
-        cell.step,
-        Signature(cell.input_shapes, cell.state_shapes, cell.constant_shapes, weights),
-        pack,
-        owner=type(cell).__name__,
-        dtype=torch.get_default_dtype() if like is None else like.dtype,
-        device=torch.device("cpu") if like is None else like.device,
-    )
+
+@contextmanager
+def _nothing_cached() -> Iterator[None]:
+    """A block that neither reads nor fills the cache of ``torch.nn.utils.parametrize.cached()``."""
+    before = parametrize._cache, parametrize._cache_enabled
+    parametrize._cache, parametrize._cache_enabled = {}, 0
+    try:
+        yield
+    finally:
+        parametrize._cache, parametrize._cache_enabled = before
 
 
 def leaves_of(cell: nn.Module) -> dict[str, Tensor]:
@@ -113,6 +141,46 @@ def leaves_of(cell: nn.Module) -> dict[str, Tensor]:
 
 
 _PLAIN = (bool, int, float, str, type(None))
+# Attributes of every Module and Cell: the machinery of torch, and what follows from the sizes.
+_OWNED = frozenset(nn.Module().__dict__) - {"training"} | {
+    *("_weight_specs", "_bound_from", "sizes", "state_shapes", "constant_shapes", "input_shapes"),
+}
+_DEPTH, _LENGTH = 4, 1000  # containers are compared by value so far; what is deeper or longer is compared by id
+
+
+def _frozen(value: Any, depth: int = _DEPTH) -> Any:
+    """A setting as something to compare: containers of plain values by value, others by id."""
+    if isinstance(value, _PLAIN):
+        return value
+    if depth and isinstance(value, list | tuple | dict | set | frozenset) and len(value) <= _LENGTH:
+        inner = tuple(value.items()) if isinstance(value, dict) else value
+        return (type(value), *(_frozen(v, depth - 1) for v in inner))
+    if isinstance(value, Tensor):  # its numbers may not be read
+        return (value.shape, value.dtype)
+    return id(value)
+
+
+def _held(cell: nn.Module) -> tuple[Callable[[], Any], ...]:
+    """What :func:`survey` knows by id, weakly where that can be: it may know the cell, whose end would never come."""
+    held: list[Callable[[], Any]] = []
+
+    def hold(value: Any, depth: int = _DEPTH) -> None:
+        if isinstance(value, (*_PLAIN, Tensor)):
+            return
+        if depth and isinstance(value, list | tuple | dict | set | frozenset) and len(value) <= _LENGTH:
+            for v in value.items() if isinstance(value, dict) else value:
+                hold(v, depth - 1)
+            return
+        try:
+            held.append(weakref.ref(value))
+        except TypeError:
+            held.append(lambda: value)
+
+    for module in cell.modules():
+        for name, value in module.__dict__.items():
+            if name not in _OWNED:
+                hold(value)
+    return tuple(held)
 
 
 def survey(cell: nn.Module) -> tuple[dict[str, Tensor], tuple[Any, ...]]:
@@ -126,13 +194,15 @@ def survey(cell: nn.Module) -> tuple[dict[str, Tensor], tuple[Any, ...]]:
     for path, module in cell.named_modules(remove_duplicate=False):
         start = f"{path}." if path else ""
         for name, value in module.__dict__.items():
-            if not name.startswith("_"):
-                structure.append((name, value if isinstance(value, _PLAIN) else id(value)))
+            if name not in _OWNED:
+                structure.append((name, value if isinstance(value, _PLAIN) else _frozen(value)))
+        if module._forward_hooks or module._forward_pre_hooks:  # their numbers are never given twice
+            structure.append((*module._forward_hooks, None, *module._forward_pre_hooks))
         for found, kind in ((parameters, module._parameters), (buffers, module._buffers)):
             for name, tensor in kind.items():
                 if tensor is not None:
                     found[start + name] = tensor
     leaves = parameters | buffers
     first: dict[int, str] = {}  # which leaves are one tensor decides what the graph reads
-    structure += [(path, t.shape, first.setdefault(id(t), path)) for path, t in leaves.items()]
+    structure += [(path, t.shape, t.dtype, first.setdefault(id(t), path)) for path, t in leaves.items()]
     return leaves, tuple(structure)

@@ -99,10 +99,18 @@ def cast(value: Tensor, dtype: torch.dtype) -> Tensor:
     return value if value.dtype is dtype else value.to(dtype)  # to ask is ten times cheaper than a call for nothing
 
 
-def operands(program: Program, weights: Mapping[int, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+def fitted(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """A weight in the dtype of a run, its numbers as they lie; booleans stay what they are until the machine reads."""
+    if value.dtype is not dtype and value.is_floating_point():
+        value = value.to(dtype)
+    return value.resolve_neg() if value.is_neg() else value
+
+
+def operands(program: Program, weights: Mapping[int, Tensor], dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
     """The vectors and the matrices that a program reads, of its weight nodes."""
-    vectors = [weights[i].expand(shape).contiguous() for i, shape in program.vectors]
-    return vectors, [weights[i] if head is None else weights[i][head] for i, head in program.matrices]
+    vectors = [cast(weights[i], dtype).expand(shape).contiguous() for i, shape in program.vectors]
+    matrices = ((cast(weights[i], dtype), head) for i, head in program.matrices)
+    return vectors, [matrix if head is None else matrix[head] for matrix, head in matrices]
 
 
 Run = Callable[..., bool]  # (cut, state, last, tape, gradients, look): whether all inputs were finite, if it looked
@@ -123,7 +131,7 @@ def _bound(
 ) -> Run:
     """A program, with all that stays the same from piece to piece of time."""
     program, frames, wide, reset = lowered.program, job.frames, job.kind.wide, job.reset
-    vectors, matrices = operands(program, weights)
+    vectors, matrices = operands(program, weights, job.kind.dtype)
     rows = [cast(once[i], job.kind.dtype).contiguous() for i in program.once]
     ragged, threads = +(frames.lengths is not None), frames.workers * frames.team
     lying = [(m.data_ptr(), *m.stride()) for m in matrices]
@@ -193,10 +201,11 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         job: Job = ctx.job
-        tensors, held = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        saved = ctx.saved_tensors  # once: under torch.utils.checkpoint they are gone after that
+        tensors, held = saved[: ctx.count], saved[ctx.count :]
         if torch.is_grad_enabled():  # create_graph=True: differentiate the stages themselves
             return (None, *_differentiable(job, tensors, grads, ctx.needs_input_grad[1:]))
-        return (None, *backward(job, tensors, held, [g.contiguous() for g in grads]))
+        return (None, *backward(job, tensors, held, [g.contiguous().resolve_neg() for g in grads]))
 
 
 def forward(job: Job, tensors: Sequence[Tensor], tape: Tensor | None = None) -> tuple[tuple[Tensor, ...], list[Tensor]]:
@@ -408,9 +417,10 @@ def parts_of(request: Request) -> list[list[Tensor]]:
     derived, work = request.derived, working(request)
     leaves, like = request.leaves, cast(request.x[0], work)
     given = (request.x, request.state, request.initial() if request.reset is not None else (), request.constants)
-    parts = [[cast(v, work).contiguous() for v in part] for part in given]
-    weights = derived.forward.weights
-    parts.append(evaluate_weights(derived.forward.graph, weights, lambda path: cast(leaves[path], work), like))
+    parts = [[cast(v, work).contiguous().resolve_neg() for v in part] for part in given]
+    graph, weights = derived.forward.graph, derived.forward.weights
+    found = evaluate_weights(graph, weights, lambda path: fitted(leaves[path], work), like)
+    parts.append([fitted(w, work) for w in found])
     return parts
 
 

@@ -166,7 +166,8 @@ def _job(
             )
     if lengths is not None:
         lengths = check_frames(lengths.cpu(), T)
-    tensors = [t.to(scan.dtype).contiguous() for part in parts for t in part]
+    tensors = [t.to(scan.dtype).contiguous().resolve_neg() for part in parts[:-1] for t in part]
+    tensors += [native.fitted(t, scan.dtype).contiguous() for t in parts[-1]]
     if not T or not B or (lengths is not None and not int(lengths.max())):
         return None, tensors
     frames = native.frames_of(scan.derived, scan.wide, scan.weights, T, B, scan.reverse, lengths)
@@ -258,7 +259,7 @@ def _scan_backward(
                 s.copy_(g)
         else:
             held = native.forward(job, tensors)[1] if tape is None else [_laid(tape, job)]
-            cotangents = [g.to(scan.dtype).contiguous() for g in grads]
+            cotangents = [g.to(scan.dtype).contiguous().resolve_neg() for g in grads]
             found = cast(list[Tensor], native.backward(job, tensors, held, cotangents))
         return _apart([g.contiguous() for g, need in zip(found, needs, strict=True) if need])
 

@@ -1,6 +1,7 @@
 """How scans are run, never what they compute: a context manager."""
 
 import contextvars
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -60,7 +61,7 @@ def options(
         >>> with recurra.options(executor="reference"):
         ...     y, state = recurra.scan(cell, x)
     """
-    if save is not None and save not in ("all", "sqrt") and (isinstance(save, bool | str) or save < 1):
+    if save is not None and save not in ("all", "sqrt") and (isinstance(save, bool | str) or not 1 <= save < math.inf):
         raise OptionError('save must be "all", "sqrt" or a number of bytes', received=repr(save))
     if weights is not None and weights not in WEIGHTS:
         raise OptionError(f"weights must be one of {', '.join(WEIGHTS)}", received=repr(weights))

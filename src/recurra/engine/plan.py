@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from recurra.cells import Cell
 from recurra.engine import native, operator, reference, staged, vendor
@@ -31,9 +32,18 @@ class Executor:
     looks: bool = False  # for NaN in inputs, while it reads them
 
 
-def _staged_refusal(request: Request) -> str:
+def _transformed() -> str:
+    """Who derives in another way than the engine does; empty where nobody does."""
     if torch._C._are_functorch_transforms_active():
         return "inside of torch.func, which transforms the plain loop"
+    if forward_ad._current_level >= 0:
+        return "inside of torch.autograd.forward_ad, whose tangents go through the plain loop"
+    return ""
+
+
+def _staged_refusal(request: Request) -> str:
+    if why := _transformed():
+        return why
     if isinstance(request.derivation, UnderivableStepError):
         return str(request.derivation).splitlines()[0] + f" ({_received(request.derivation)})"
     return ""
@@ -73,8 +83,8 @@ def _received(error: UnderivableStepError) -> str:
 
 
 def _vendor_refusal(request: Request) -> str:
-    if torch._C._are_functorch_transforms_active():
-        return "inside of torch.func, which torch's kernels do not know"
+    if why := _transformed():
+        return why
     if current_options().save != "all":
         return "torch.nn keeps everything that its backward pass needs"
     return vendor.refusal(request)
@@ -220,7 +230,7 @@ def execute(request: Request) -> Result:
                 stacklevel=3,
             )
     device = request.x[0].device.type
-    if torch.is_autocast_enabled(device):
+    if device != "meta" and torch.is_autocast_enabled(device):  # which it would not know
         weight = next(request.cell.parameters(), None)
         dtype = request.x[0].dtype if weight is None else weight.dtype
         cast = lambda leaves: tuple(v.to(dtype) if v.is_floating_point() else v for v in leaves)

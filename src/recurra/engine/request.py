@@ -143,13 +143,14 @@ def check_lengths(lengths: Any, T: int, B: int) -> Tensor | None:
 def check_frames(lengths: Tensor, T: int) -> Tensor | None:
     """The numbers of `lengths`, where :func:`check_lengths` has looked at the rest."""
     instead = "integers of shape (B,), 0 <= lengths <= T, in any order"
+    lengths = lengths.long()  # in 8 bits T itself might be another number
     bad = ((lengths < 0) | (lengths > T)).nonzero()
     if bad.numel():
         b = int(bad[0])
         raise LengthsError(
             f"lengths must be between 0 and T = {T}", received=f"lengths[{b}] = {int(lengths[b])}", instead=instead
         )
-    return None if (lengths == T).all() else lengths.long()
+    return None if (lengths == T).all() else lengths
 
 
 def check_reset(reset: Any, T: int, B: int) -> Tensor:

@@ -9,6 +9,7 @@ from recurra.engine.operator import opaque
 from recurra.engine.options import current_options
 from recurra.engine.plan import execute
 from recurra.engine.request import Request, check_lengths, check_reset, seen
+from recurra.errors import OptionError
 
 
 def scan(
@@ -68,6 +69,18 @@ def _leaves(cell: Cell[Any], *arguments: Any) -> tuple[Tensor, tuple[Tensor, ...
     return result.y, result.state, result.states or ()
 
 
+def _run_hooks(cell: Cell[Any], *arguments: Any) -> None:
+    """What sets weights before each call: torch.nn.utils.prune and the old weight_norm and spectral_norm do."""
+    for key, hook in cell._forward_pre_hooks.items():
+        more: tuple[Any, ...] = ({},) if key in cell._forward_pre_hooks_with_kwargs else ()
+        if hook(cell, arguments, *more) is not None:
+            raise OptionError(
+                f"a forward pre-hook of {type(cell).__name__} changes its arguments, which is no part of a scan",
+                received=getattr(hook, "__qualname__", type(hook).__name__),
+                instead="change x before the scan; weights by torch.nn.utils.parametrize",
+            )
+
+
 def make_request(
     cell: Cell[Any],
     x: Any,
@@ -79,6 +92,8 @@ def make_request(
     return_states: bool = False,
 ) -> Request:
     """Check the arguments of a scan and put them into one form."""
+    if cell._forward_pre_hooks:
+        _run_hooks(cell, x, state, constants)
     cell, x, constants = cell.prepare(x, constants)
     T, B = cell.check_input(x, axes=("T", "B"))
     leaves = (x,) if cell.Input is None else tuple(x)

@@ -133,7 +133,8 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         job: _Job = ctx.job
-        tensors, held = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        saved = ctx.saved_tensors  # once: under torch.utils.checkpoint they are gone after that
+        tensors, held = saved[: ctx.count], saved[ctx.count :]
         if torch.is_grad_enabled():  # create_graph=True: differentiate the stages themselves
             return (None, *_differentiable(job, tensors, grads, ctx.needs_input_grad[1:], ctx.cuts))
         needs = job.split(ctx.needs_input_grad[1:])
@@ -261,12 +262,13 @@ def run(request: Request, save: str | int, *, parallel: bool = False) -> Result:
     dtype = request.x[0].dtype
     work = torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
     named = leaves_of(request.cell)
-    weights = evaluate_weights(
+    found = evaluate_weights(
         derived.forward.graph,
         derived.forward.weights,
         lambda path: _raised(named[path], work),
         torch.empty((), dtype=work, device=request.x[0].device),
     )
+    weights = [_raised(w, work) for w in found]
     initial = request.initial() if request.reset is not None else ()
     return over_leaves(derived, request, initial, weights, save, parallel=parallel)
 

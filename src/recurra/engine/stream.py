@@ -244,7 +244,7 @@ class _Held:
         key = (kind.within, kind.every)
         if key not in self.packed:
             step = native().Stream(kind.forward.handle, kind.wide, WEIGHTS[self.weights])
-            vectors, matrices = machine.operands(kind.forward.program, self.values)
+            vectors, matrices = machine.operands(kind.forward.program, self.values, self.work)
             step.refresh([v.data_ptr() for v in vectors], [(m.data_ptr(), *m.stride()) for m in matrices])
             self.packed[key] = step, vectors
         return kind, *self.packed[key]

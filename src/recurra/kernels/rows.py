@@ -258,8 +258,16 @@ def _fuse(made: Rows, staged: Staged) -> None:
         alone = readers[a] == 1 and a not in ends
         return below if alone and (below.op, below.width, below.stage) == (op, row.width, row.stage) else None
 
+    def product(a: int) -> bool:
+        """A product, or minus one."""
+        below = rows[a]
+        return product(below.args[0]) if below.op == "neg" else below.op == "mul"
+
     for i, row in enumerate(rows):
         for place in (1, 0) if row.op == "sub" else (0, 1):
+            # Of a a - b b one product would be rounded and the other not: where a = b, the root of it is not a number.
+            if row.op == "sub" and product(row.args[1 - place]):
+                continue
             if row.op in ("add", "sub") and (below := inner(row, place, "mul")):
                 op = "fma" if row.op == "add" else ("fms", "fnma")[place]
                 rows[i] = replace(row, op=op, args=(*below.args, row.args[1 - place]))

@@ -98,7 +98,7 @@ def _chunks(
             size = min(chunk, T - start)
             further: dict[str, Any] = {}
             if lengths is not None:
-                further["lengths"] = (lengths - before).clamp(0, size)
+                further["lengths"] = (lengths.long() - before).clamp(0, size)
             if reset is not None:
                 further["reset"] = reset.narrow(axis, before, size)
             cut = functools.partial(_cut, axis=axis, start=start, size=size)

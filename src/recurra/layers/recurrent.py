@@ -224,7 +224,8 @@ def _made(make: Callable[[int, int], Cell[Any]], D: int, H: int) -> Cell[Any]:
 
 def _swap(x: Any) -> Any:
     """Batch first to time first and back, whatever the structure."""
-    return x.transpose(0, 1) if isinstance(x, Tensor) else type(x)(*(v.transpose(0, 1) for v in x))
+    swap = lambda v: v.transpose(0, 1) if isinstance(v, Tensor) and v.dim() > 1 else v  # the cell says what is wrong
+    return type(x)(*map(swap, x)) if hasattr(x, "_fields") else swap(x)
 
 
 def _each(states: Any, batch_first: bool) -> Any:

@@ -8,6 +8,7 @@ and not computed from weights is an error, and so is a step whose graph depends 
 import inspect
 import linecache
 import sys
+import traceback
 from collections.abc import Mapping
 from types import FrameType
 from typing import Any, NamedTuple
@@ -17,10 +18,12 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from recurra.errors import CellDefinitionError, UnderivableStepError
+from recurra.errors import CellDefinitionError, RecurraError, UnderivableStepError
 from recurra.shapes import Dim, Shape, extent, show
 from recurra.steps.graph import Builder, Expr, Ref, StepGraph
-from recurra.steps.vocabulary import PASSED_THROUGH, RULES, Refusal
+from recurra.steps.vocabulary import OF_MASKS, PASSED_THROUGH, RULES, Refusal, converted, is_mask
+
+_INSIDE = (torch.__path__[0], __file__.rpartition("trace.py")[0])
 
 
 class Symbol(Tensor):
@@ -71,16 +74,23 @@ def trace(
             message names the operation and the line of source.
         CellDefinitionError: the step does not return ``(y, state)`` with leaves of the declared shapes.
     """
+    # What is taken from the batch size (a weight expanded over it, a sum over it) differs between the two, and so does
+    # what is chosen by torch.is_grad_enabled(), which no mode sees.
     first, second = (_Tracer(step, signature, pack, owner, size, dtype, device).run() for size in (2, 3))
-    # Anything taken from the batch size would differ between the two (a weight expanded over it, a sum over it).
-    for (_, a), (_, b) in zip(first, second, strict=False):
+    if len(first.nodes) != len(second.nodes):
+        raise UnderivableStepError(
+            f"{owner}.step computes something from the batch size, or asks whether gradients are on",
+            received=f"{len(first.nodes)} operations for 2 sequences, {len(second.nodes)} for 3, without gradients",
+            instead="let shapes broadcast over the leading axis; detach() in place of torch.no_grad()",
+        )
+    for (_, a), (_, b) in zip(first, second, strict=True):
         if (a.op, a.args, extent(a.shape)) != (b.op, b.args, extent(b.shape)) or (
             a.op != "call" and a.attrs != b.attrs
         ):
             raise UnderivableStepError(
-                f"{owner}.step computes something from the batch size",
-                received=f"{a.op} {show(a.shape)} for 2 sequences, {b.op} {show(b.shape)} for 3",
-                instead="let shapes broadcast over the leading axis",
+                f"{owner}.step computes something from the batch size, or asks whether gradients are on",
+                received=f"{a.op} {show(a.shape)} for 2 sequences, {b.op} {show(b.shape)} for 3, without gradients",
+                instead="let shapes broadcast over the leading axis; detach() in place of torch.no_grad()",
             )
     return first
 
@@ -99,7 +109,9 @@ class _Tracer(TorchFunctionMode):
         super().__init__()
         self.step, self.signature, self.pack, self.owner = step, signature, pack, owner
         self.batch_size, self.dtype, self.device = batch_size, dtype, device
+        self.gradients = batch_size == 2
         self.builder = Builder()
+        self.masks: set[int] = set()  # the weights among the nodes that are booleans
         self.weights: dict[int, tuple[Tensor, Expr]] = {}  # by id; the tensor is held, so that its id stays its own
 
     def run(self) -> StepGraph:
@@ -115,9 +127,24 @@ class _Tracer(TorchFunctionMode):
         for path, (tensor, shape) in signature.weights.items():
             if id(tensor) not in self.weights:  # a shared weight keeps its first name
                 self.weights[id(tensor)] = (tensor, self.builder.leaf("weight", path, shape))
-        with torch.no_grad(), self:
-            returned = self.step(*self.pack(leaves["input"], leaves["state"], leaves["constant"]))
-        y, state = self.checked(returned)
+        with torch.set_grad_enabled(self.gradients), self:
+            try:
+                returned = self.step(*self.pack(leaves["input"], leaves["state"], leaves["constant"]))
+                y, state = self.checked(returned)
+            except RecurraError:
+                raise
+            except Refusal as refusal:
+                raise UnderivableStepError(
+                    f"{self.owner}.step cannot be derived: {refusal.what}",
+                    received="what it returned",
+                    instead=refusal.instead,
+                ) from None
+            except Exception as error:  # the plain loop may run it all the same, and raises it if not
+                raise UnderivableStepError(
+                    f"{self.owner}.step cannot be derived: an error stopped it on values that stand for others",
+                    received=f"{type(error).__name__} at {_source_of(error)}: {error}",
+                    instead='recurra.options(executor="reference"), or operations of the vocabulary',
+                ) from None
         ids = {role: [s.expr.node for s in symbols] for role, symbols in leaves.items()}
         return self.builder.graph(
             inputs=ids["input"], states=ids["state"], constants=ids["constant"], outputs=[y], next_states=state
@@ -134,17 +161,24 @@ class _Tracer(TorchFunctionMode):
             )
         nodes = []
         for (leaf, shape), value in zip(shapes.items(), returned[1], strict=True):
-            expr = self.lift(value, f"the next state's {leaf}")
+            expr = self.returned(value, f"the next state's {leaf}")
             if expr.sizes != extent(shape):
                 raise CellDefinitionError(
                     f"{self.owner}.step must return state.{leaf} of shape (B, {show(shape)[1:]}",
                     received=f"(B, {show(expr.shape)[1:]}",
                 )
             nodes.append(expr.node)
-        return self.lift(returned[0], "the output").node, nodes
+        return self.returned(returned[0], "the output").node, nodes
+
+    def returned(self, value: Any, where: str) -> Expr:
+        """What a step gives back, as a node."""
+        expr = self.lift(value, where)
+        if is_mask(self, expr):
+            raise Refusal(f"{where} is a comparison", "mask.to(x.dtype)")
+        return expr
 
     def symbol(self, expr: Expr) -> Symbol:
-        return Symbol(expr, self.batch_size, self.dtype, self.device)
+        return Symbol(expr, self.batch_size, torch.bool if is_mask(self, expr) else self.dtype, self.device)
 
     def lift(self, value: Any, where: str) -> Expr:
         """A symbol, a weight or a number as a node; any other tensor is an error."""
@@ -154,7 +188,7 @@ class _Tracer(TorchFunctionMode):
             return value
         if isinstance(value, Tensor):
             if id(value) in self.weights:
-                return self.weights[id(value)][1]
+                return self.fitted(value, self.weights[id(value)][1])
             raise Refusal(
                 f"{where} is a tensor of shape {tuple(value.shape)} that is neither a value of the step nor computed "
                 "from weights; its numbers would be baked in",
@@ -164,14 +198,34 @@ class _Tracer(TorchFunctionMode):
             return self.builder.const(value)
         raise Refusal(f"{where} is a {type(value).__name__}", "tensors and numbers")
 
+    def fitted(self, weight: Tensor, expr: Expr) -> Expr:
+        """A weight in the dtype of the step; booleans stay what they are."""
+        if weight.dtype is self.dtype:
+            return expr
+        if weight.dtype is torch.bool:
+            self.masks.add(expr.node)
+            return expr
+        if torch.result_type(torch.empty(1, dtype=self.dtype), weight) is not self.dtype:
+            raise Refusal(f"a weight in {weight.dtype} beside values in {self.dtype}", "one dtype in the whole step")
+        return expr.call(converted, self.dtype, shape=expr.shape)
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = _name(func)
-        symbolic = any(isinstance(v, Symbol) for v in tree_leaves((args, kwargs)))
-        if symbolic and name in PASSED_THROUGH:
+        leaves = tree_leaves((args, kwargs))
+        symbolic = any(isinstance(v, Symbol) for v in leaves)
+        if name in PASSED_THROUGH:
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **kwargs)
         try:
+            if self.gradients and not torch.is_grad_enabled() and any(isinstance(v, Tensor) for v in leaves):
+                # So does torch.autograd.Function while forward runs: its backward is not what would be derived.
+                raise Refusal("gradients are turned off inside of the step", "detach()")
+            if _in_place(name) or kwargs.get("out") is not None:
+                raise Refusal(
+                    f"it changes {'a value' if symbolic else 'a weight'} in place",
+                    f"the operation that returns a new value, such as h = h.{name.strip('_')}(...)",
+                )
             if symbolic:
                 return self.apply(name, func, args, kwargs)
             return self.on_weights(name, func, args, kwargs)
@@ -184,16 +238,13 @@ class _Tracer(TorchFunctionMode):
 
     def apply(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         """An operation on symbols, by the table of rules."""
-        plain = name.strip("_")
-        augmented = name.startswith("__i") and hasattr(Tensor, f"__{name[3:]}")  # __iadd__ of __add__
-        in_place = augmented or (name.endswith("_") and not name.startswith("__"))
-        if in_place or kwargs.get("out") is not None:
-            raise Refusal(
-                "it changes a value in place", f"the operation that returns a new value, such as h = h.{plain}(...)"
-            )
-        rule = RULES.get(name) or RULES.get(plain)
+        rule = RULES.get(name) or RULES.get(name.strip("_"))
         if rule is None:
             raise Refusal("the operation is not in the vocabulary")
+        if name.strip("_") not in OF_MASKS and any(
+            isinstance(v, Symbol) and v.dtype is torch.bool for v in tree_leaves((args, kwargs))
+        ):
+            raise Refusal("a comparison where numbers are needed", "mask.to(x.dtype)")
         try:
             bound = inspect.signature(rule).bind(self, *args, **kwargs)
         except TypeError as error:
@@ -225,9 +276,13 @@ class _Tracer(TorchFunctionMode):
             )
         except _NotAWeight:
             recorded = None  # of no weight: if it ever meets a symbol, lift() will say so
-        if recorded is not None and name.endswith("_") and not name.startswith("__"):
-            raise Refusal("it changes a weight in place", "the operation that returns a new tensor")
+        random = torch.default_generator.get_state() if holds_tensor else None
         result = func(*args, **kwargs)
+        if random is not None and not torch.equal(random, torch.default_generator.get_state()):
+            torch.default_generator.set_state(random)
+            raise Refusal("a random draw inside of a step", "a mask passed as an input or a constant of the sequence")
+        if holds_tensor and not any(isinstance(v, Tensor) for v in tree_leaves(result)):
+            raise Refusal("the step looks at the value of a tensor, which would be baked in", "a Python number")
         if recorded is not None:
             self.record(recorded, read, result)
         return result
@@ -254,6 +309,11 @@ class _NotAWeight(Exception):
     pass
 
 
+def _in_place(name: str) -> bool:
+    augmented = name.startswith("__i") and hasattr(Tensor, f"__{name[3:]}")  # __iadd__ of __add__
+    return augmented or name in ("__setitem__", "__set__") or (name.endswith("_") and not name.startswith("__"))
+
+
 def _name(func: Any) -> str:
     name: str = getattr(func, "__name__", repr(func))
     return name if name != "__get__" else getattr(func.__self__, "__name__", name)
@@ -261,11 +321,17 @@ def _name(func: Any) -> str:
 
 def _source_line() -> str:
     """The line of the user's step: the innermost frame outside of torch and of this package's engine room."""
-    inside = (torch.__path__[0], __file__.rpartition("trace.py")[0])
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(inside):
+    while frame is not None and frame.f_code.co_filename.startswith(_INSIDE):
         frame = frame.f_back
-    if frame is None:
-        return "an unknown line"
-    file, line = frame.f_code.co_filename, frame.f_lineno
+    return "an unknown line" if frame is None else _shown(frame.f_code.co_filename, frame.f_lineno)
+
+
+def _source_of(error: Exception) -> str:
+    """The same of an error that was raised inside of a step."""
+    lines = [(t.filename, t.lineno or 0) for t in traceback.extract_tb(error.__traceback__)]
+    return next((_shown(*at) for at in reversed(lines) if not at[0].startswith(_INSIDE)), "an unknown line")
+
+
+def _shown(file: str, line: int) -> str:
     return f"{file}:{line}: {linecache.getline(file, line).strip()}"

@@ -298,6 +298,7 @@ def _assemble(builder: Builder, node: Node, parts: list[tuple[int, int, int, Exp
         if at < width:
             row.append(_zeros(builder, node, axis, at, width))
         whole.append(cat(row, axis))
+        assert len(rest) < len(todo), "a slice begins before its axis"
         todo = rest
     return whole
 

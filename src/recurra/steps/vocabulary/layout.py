@@ -7,7 +7,7 @@ from typing import Any
 
 from recurra.shapes import ONE, Dim, Shape, extent, show
 from recurra.steps.graph import Expr, cat
-from recurra.steps.vocabulary.table import Lifter, Refusal, axes_of, axis_of, is_symbol, keep, rule
+from recurra.steps.vocabulary.table import Lifter, Refusal, as_number, axes_of, axis_of, is_symbol, keep, rule
 
 
 @rule("chunk")
@@ -30,7 +30,7 @@ def split(t: Lifter, tensor: Any, split_size_or_sections: Any, dim: int = 0) -> 
         bounds.append(bounds[-1] + size)
     if bounds[-1] != x.shape[axis].size:
         raise Refusal(f"split into {list(split_size_or_sections)} of width {x.shape[axis].size}")
-    return [x.slice(axis, a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [_range(x, axis, a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
 
 
 def _pieces(x: Expr, axis: int, size: int) -> list[Expr]:
@@ -42,7 +42,18 @@ def _pieces(x: Expr, axis: int, size: int) -> list[Expr]:
 def narrow(t: Lifter, input: Any, dim: int, start: int, length: int) -> Expr:
     """A range of an axis."""
     x = t.lift(input, "the operand")
-    return x.slice(axis_of(t, x, dim), start, start + length)
+    axis = axis_of(t, x, dim)
+    width = x.shape[axis].size
+    first = start + width if start < 0 else start
+    if not 0 <= first <= first + length <= width:
+        raise Refusal(f"a range from {start} of length {length} in an axis of width {width}")
+    return _range(x, axis, first, first + length)
+
+
+def _range(x: Expr, axis: int, start: int, stop: int) -> Expr:
+    if start >= stop:
+        raise Refusal("an empty range", "leave it out")
+    return x.slice(axis, start, stop)
 
 
 @rule("select")
@@ -50,8 +61,14 @@ def select(t: Lifter, input: Any, dim: int, index: int) -> Expr:
     """One place of an axis, the axis gone."""
     x = t.lift(input, "the operand")
     axis = axis_of(t, x, dim)
-    index %= x.shape[axis].size
-    return keep(x.slice(axis, index, index + 1), (axis,), keepdim=False)
+    at = _place(index, x.shape[axis].size)
+    return keep(x.slice(axis, at, at + 1), (axis,), keepdim=False)
+
+
+def _place(index: int, width: int) -> int:
+    if not -width <= index < width:
+        raise Refusal(f"the index {index} of an axis of width {width}")
+    return index % width
 
 
 @rule("unbind")
@@ -68,7 +85,10 @@ def getitem(t: Lifter, input: Any, index: Any) -> Expr:
     x = t.lift(input, "the operand")
     items = list(index) if isinstance(index, tuple) else [index]
     rank = len(x.shape) + 1
-    if any(not isinstance(i, slice | int | type(Ellipsis)) for i in items) or items.count(...) > 1:
+    if (
+        any(not isinstance(i, slice | int | type(Ellipsis)) or isinstance(i, bool) for i in items)
+        or items.count(...) > 1
+    ):
         raise Refusal("an index that is neither a slice nor a whole number")
     if ... in items:
         at = items.index(...)
@@ -80,20 +100,21 @@ def getitem(t: Lifter, input: Any, index: Any) -> Expr:
     for axis, item in zip(range(1 - rank, 0), items[1:], strict=True):
         width = x.shape[axis].size
         if isinstance(item, int):
-            x = x.slice(axis, item % width, item % width + 1)
+            at = _place(item, width)
+            x = x.slice(axis, at, at + 1)
             gone.append(axis)
             continue
         start, stop, step = item.indices(width)
         if step != 1:
             raise Refusal("an index with a stride", "slices with step 1")
-        x = x.slice(axis, start, builtins.max(start, stop))
+        x = _range(x, axis, start, stop)
     return keep(x, gone, keepdim=False)
 
 
 @rule("cat", "concat", "concatenate")
 def concatenate(t: Lifter, tensors: Sequence[Any], dim: int = 0) -> Expr:
     """Values side by side."""
-    parts = [t.lift(v, f"part {k}") for k, v in enumerate(tensors)]
+    parts = [as_number(t, t.lift(v, f"part {k}")) for k, v in enumerate(tensors)]
     symbols = [p for p, v in zip(parts, tensors, strict=True) if is_symbol(v)]
     axis = axis_of(t, symbols[0], dim)
     if any(len(p.shape) != len(symbols[0].shape) for p in parts):
@@ -187,28 +208,30 @@ def expand_as(t: Lifter, input: Any, other: Any) -> Expr:
     return expand(t, input, -1, *(d.size for d in t.lift(other, "the other").shape))
 
 
-def _filled(t: Lifter, shape: Shape, value: Any) -> Expr:
+def _filled(t: Lifter, shape: Shape, value: Any, dtype: Any = None) -> Expr:
+    if dtype not in (None, t.dtype):
+        raise Refusal(f"a value in {dtype} inside of a step", "one dtype in the whole step")
     if not isinstance(value, bool | int | float):
         raise Refusal("a fill value that is a tensor", "a Python number")
     return t.builder.full(float(value), shape)
 
 
 @rule("zeros_like")
-def zeros_like(t: Lifter, input: Any, **_: Any) -> Expr:
+def zeros_like(t: Lifter, input: Any, *, dtype: Any = None, **_: Any) -> Expr:
     """Zeros of the same shape."""
-    return _filled(t, t.lift(input, "the operand").shape, 0)
+    return _filled(t, t.lift(input, "the operand").shape, 0, dtype)
 
 
 @rule("ones_like")
-def ones_like(t: Lifter, input: Any, **_: Any) -> Expr:
+def ones_like(t: Lifter, input: Any, *, dtype: Any = None, **_: Any) -> Expr:
     """Ones of the same shape."""
-    return _filled(t, t.lift(input, "the operand").shape, 1)
+    return _filled(t, t.lift(input, "the operand").shape, 1, dtype)
 
 
 @rule("full_like")
-def full_like(t: Lifter, input: Any, fill_value: Any, **_: Any) -> Expr:
+def full_like(t: Lifter, input: Any, fill_value: Any, *, dtype: Any = None, **_: Any) -> Expr:
     """One number in the same shape."""
-    return _filled(t, t.lift(input, "the operand").shape, fill_value)
+    return _filled(t, t.lift(input, "the operand").shape, fill_value, dtype)
 
 
 def _new(t: Lifter, input: Any, size: Sequence[Any], value: Any) -> Expr:
@@ -253,6 +276,12 @@ def _split_dim(dim: Dim, sizes: Any) -> Shape:
 def _named(shape: Shape, size: int) -> Dim:
     """The width of that size among `shape`, with its name."""
     return next((d for d in shape if d.size == size), Dim(size))
+
+
+@rule("requires_grad", "is_leaf", "grad_fn")
+def gradient_of(t: Lifter, input: Any, *_: Any, **__: Any) -> Expr:
+    """Whether gradients are wanted changes from call to call."""
+    raise Refusal("the step asks whether a tensor needs a gradient", "detach() where none is to run")
 
 
 @rule("__bool__", "__float__", "__int__", "__index__", "item", "tolist", "numpy", "any", "all", "nonzero", "argmax")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from recurra.steps.graph import Expr
-from recurra.steps.vocabulary.table import RULES, Lifter, Refusal, applied, operands, refuse_inplace, rule
+from recurra.steps.vocabulary.table import RULES, Lifter, Refusal, applied, as_number, operands, refuse_inplace, rule
 
 
 def _unary(name: str) -> Callable[..., Expr]:
@@ -22,6 +22,14 @@ def _binary(name: str) -> Callable[..., Expr]:
     return apply
 
 
+def _comparison(name: str) -> Callable[..., Expr]:
+    def apply(t: Lifter, input: Any, other: Any) -> Expr:
+        a, b = operands(t, input, other, conditions=2)
+        return a.pointwise(name, b)
+
+    return apply
+
+
 def _swapped(name: str) -> Callable[..., Expr]:
     def apply(t: Lifter, input: Any, other: Any) -> Expr:
         a, b = operands(t, input, other)
@@ -30,10 +38,12 @@ def _swapped(name: str) -> Callable[..., Expr]:
     return apply
 
 
-for _op in ("sigmoid", "tanh", "relu", "exp", "expm1", "log", "log1p", "sqrt", "erf", "abs", "neg", "detach"):
+for _op in ("sigmoid", "tanh", "exp", "expm1", "log", "log1p", "sqrt", "erf", "abs", "neg", "detach"):
     RULES[_op] = _unary(_op)
-for _op in ("maximum", "minimum", "gt", "ge", "lt", "le", "eq", "ne"):
+for _op in ("maximum", "minimum"):
     RULES[_op] = _binary(_op)
+for _op in ("gt", "ge", "lt", "le", "eq", "ne"):
+    RULES[_op] = _comparison(_op)
 for _op in ("add", "sub", "mul"):
     RULES[_op] = RULES["r" + _op] = _binary(_op)
 RULES["rsub"] = _swapped("sub")
@@ -51,18 +61,28 @@ def same(t: Lifter, input: Any, memory_format: Any = None) -> Expr:
 
 @rule("to", "type", "type_as")
 def to(t: Lifter, input: Any, *args: Any, **kwargs: Any) -> Expr:
-    """A conversion that converts nothing."""
+    """A conversion that converts nothing, or booleans to the numbers of the step."""
+    x = t.lift(input, "the operand")
     for value in (*args, *kwargs.values()):
         kind = getattr(value, "dtype", value)
-        if kind not in (input.dtype, input.device, None):
+        if kind is t.dtype:
+            x = as_number(t, x)
+        elif kind not in (input.dtype, input.device, None):
             raise Refusal(f"a conversion to {kind} inside of a step", "one dtype and device in the whole step")
-    return t.lift(input, "the operand")
+    return x
 
 
-@rule("float", "double", "half", "bfloat16")
-def converted(t: Lifter, input: Any) -> Expr:
-    """A conversion to a dtype that a step may not depend on."""
-    raise Refusal("a conversion of dtype inside of a step", "one dtype in the whole step")
+def _to(dtype: torch.dtype) -> Callable[..., Expr]:
+    def apply(t: Lifter, input: Any) -> Expr:
+        if dtype is not t.dtype:
+            raise Refusal("a conversion of dtype inside of a step", "one dtype in the whole step")
+        return as_number(t, t.lift(input, "the operand"))
+
+    return apply
+
+
+RULES |= {"float": _to(torch.float32), "double": _to(torch.float64)}
+RULES |= {"half": _to(torch.float16), "bfloat16": _to(torch.bfloat16)}
 
 
 @rule("where")
@@ -70,26 +90,33 @@ def where(t: Lifter, condition: Any, input: Any, other: Any) -> Expr:
     """``condition ? input : other``."""
     if all(isinstance(v, int | float) for v in (input, other)):  # torch chooses between numbers in its default dtype
         input, other = (torch.tensor(float(v)).item() for v in (input, other))
-    c, a, b = operands(t, condition, input, other)
+    c, a, b = operands(t, condition, input, other, conditions=1)
     return c.pointwise("where", a, b)
 
 
 @rule("masked_fill")
 def masked_fill(t: Lifter, input: Any, mask: Any, value: Any) -> Expr:
     """``mask ? value : input``."""
-    m, a, v = operands(t, mask, input, value)
+    m, a, v = operands(t, mask, input, value, conditions=1)
     return m.pointwise("where", v, a)
+
+
+def _no_axis(other: Any) -> None:
+    if isinstance(other, int | float):
+        raise Refusal("the largest or smallest over an axis, with its indices", "amax or amin")
 
 
 @rule("max")
 def maximum(t: Lifter, input: Any, other: Any) -> Expr:
     """The larger of two values."""
+    _no_axis(other)
     return applied("maximum", t, input, other)
 
 
 @rule("min")
 def minimum(t: Lifter, input: Any, other: Any) -> Expr:
     """The smaller of two values."""
+    _no_axis(other)
     return applied("minimum", t, input, other)
 
 
@@ -148,6 +175,13 @@ def addcdiv(t: Lifter, input: Any, tensor1: Any, tensor2: Any, *, value: float =
     """``a + value b / c``."""
     a, b, c = operands(t, input, tensor1, tensor2)
     return a + (b / c if value == 1 else value * (b / c))
+
+
+@rule("relu")
+def relu(t: Lifter, input: Any, inplace: bool = False) -> Expr:
+    """``max(x, 0)``."""
+    refuse_inplace(inplace, "inplace")
+    return t.lift(input, "the operand").pointwise("relu")
 
 
 @rule("silu")

@@ -67,11 +67,15 @@ def einsum(t: Lifter, equation: str, *operands: Any) -> Expr:
     return forms[canonical]()
 
 
+def _unconverted(t: Lifter, input: Any, dtype: Any) -> Expr:
+    if dtype not in (None, t.dtype):
+        raise Refusal(f"a conversion to {dtype} inside of a step")
+    return t.lift(input, "the operand")
+
+
 def _reduction(name: str) -> Callable[..., Expr]:
     def apply(t: Lifter, input: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Expr:
-        x = t.lift(input, "the operand")
-        if dtype not in (None, input.dtype):
-            raise Refusal(f"a conversion to {dtype} inside of a step")
+        x = _unconverted(t, input, dtype)
         axes = axes_of(t, x, dim)
         return keep(x.reduce(name, axes), axes, keepdim)
 
@@ -105,7 +109,7 @@ def var(
 @rule("softmax")
 def softmax(t: Lifter, input: Any, dim: Any, _stacklevel: int = 3, dtype: Any = None) -> Expr:
     """``exp(x - max) / Σ exp(x - max)``; the maximum only shifts, so no gradient runs through it."""
-    x = t.lift(input, "the operand")
+    x = _unconverted(t, input, dtype)
     axes = axes_of(t, x, dim)
     e = (x - x.reduce("amax", axes).pointwise("detach")).pointwise("exp")
     return e / e.reduce("sum", axes)
@@ -114,7 +118,7 @@ def softmax(t: Lifter, input: Any, dim: Any, _stacklevel: int = 3, dtype: Any = 
 @rule("log_softmax")
 def log_softmax(t: Lifter, input: Any, dim: Any, _stacklevel: int = 3, dtype: Any = None) -> Expr:
     """``x - max - log Σ exp(x - max)``."""
-    x = t.lift(input, "the operand")
+    x = _unconverted(t, input, dtype)
     axes = axes_of(t, x, dim)
     shifted = x - x.reduce("amax", axes).pointwise("detach")
     return shifted - shifted.pointwise("exp").reduce("sum", axes).pointwise("log")

@@ -7,8 +7,11 @@ where torch returns a tuple. Kinks and ties follow torch's own derivatives. Addi
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
+import torch
+
 from recurra.shapes import broadcast, extent, show
 from recurra.steps.graph import Builder, Expr
+from recurra.steps.ops import Kind
 
 
 class Refusal(Exception):
@@ -24,17 +27,29 @@ class Lifter(Protocol):
 
     builder: Builder
     batch_size: int
+    dtype: torch.dtype
+    masks: set[int]  # weights that are booleans
 
     def lift(self, value: Any, where: str) -> Expr:
         """A symbol, a weight or a number as a node."""
 
 
-# Questions about a symbol that its shape answers.
+# Questions about a symbol or a weight that its shape answers. Whether it needs a gradient is none of them.
 PASSED_THROUGH = frozenset(
-    "shape size dim ndim ndimension dtype device layout is_floating_point is_complex requires_grad numel nelement "
-    "__len__ is_cuda is_cpu is_sparse is_quantized is_nested get_device element_size itemsize __repr__ names".split()
+    "shape size dim ndim ndimension dtype device layout is_floating_point is_complex numel nelement "
+    "__len__ is_cuda is_cpu is_sparse is_quantized is_nested get_device element_size itemsize __repr__ names "
+    "is_contiguous stride is_conj is_neg is_meta is_mkldnn is_same_size".split()
 )
 RULES: dict[str, Callable[..., Any]] = {}
+
+
+COMPARISONS = ("gt", "ge", "lt", "le", "eq", "ne", "greater", "less")
+# What may be asked of booleans: they are compared, chosen by, moved and converted, and numbers beside numbers.
+OF_MASKS = frozenset(COMPARISONS) | frozenset(
+    "where masked_fill add radd mul rmul multiply maximum minimum to type type_as float double contiguous clone alias "
+    "detach chunk split split_with_sizes narrow select unbind getitem unsqueeze squeeze flatten unflatten view reshape "
+    "expand broadcast_to expand_as bool item tolist any all nonzero".split()
+)
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -50,9 +65,17 @@ def rule(*names: str) -> Callable[[F], F]:
     return register
 
 
-def operands(t: Lifter, *values: Any) -> list[Expr]:
-    """Operands that broadcast row by row: a weight may not reach into the batch axis."""
+def operands(t: Lifter, *values: Any, conditions: int = 0) -> list[Expr]:
+    """Operands that broadcast row by row: a weight may not reach into the batch axis.
+
+    The first `conditions` may be booleans; booleans among the others are numbers, if there is a number beside them.
+    """
     exprs = [t.lift(v, f"operand {k}") for k, v in enumerate(values)]
+    if any(is_mask(t, e) for e in exprs[conditions:]):
+        rest = [e for e in exprs[conditions:] if t.builder.nodes[e.node].op != "const"]
+        if all(is_mask(t, e) for e in rest):
+            raise Refusal("booleans alone, of which torch makes no numbers of this dtype", "mask.to(x.dtype)")
+        exprs[conditions:] = [as_number(t, e) for e in exprs[conditions:]]
     symbols = [len(e.shape) for e, v in zip(exprs, values, strict=True) if is_symbol(v)]
     rank = max(symbols)
     if min(symbols) != rank:
@@ -65,11 +88,33 @@ def operands(t: Lifter, *values: Any) -> list[Expr]:
         if extra > 0:  # a weight (1, H) beside a value (B, H)
             if any(d.size != 1 for d in e.shape[:extra]):
                 raise Refusal("a weight would broadcast over the batch axis", f"a weight of rank {rank} or less")
+            mask = is_mask(t, e)
             e = e.call(_reshape_weight, extent(e.shape[extra:]), shape=e.shape[extra:])
+            t.masks |= {e.node} if mask else set()
         fitted.append(e)
     if broadcast(*(e.shape for e in fitted)) is None:
         raise Refusal(f"shapes {', '.join(show(e.shape) for e in fitted)} do not broadcast")
     return fitted
+
+
+def is_mask(t: Lifter, e: Expr) -> bool:
+    """Whether a value is a boolean."""
+    node = t.builder.nodes[e.node]
+    if node.kind is Kind.LAYOUT or node.op == "detach":
+        return is_mask(t, t.builder.expr(node.args[0]))
+    return node.op in COMPARISONS or e.node in t.masks
+
+
+def as_number(t: Lifter, e: Expr) -> Expr:
+    """1 where a boolean is true, 0 where it is not; what is none stays as it is."""
+    if e.node in t.masks:
+        return e.call(converted, t.dtype, shape=e.shape)
+    return e.pointwise("where", 1.0, 0.0) if is_mask(t, e) else e
+
+
+def converted(weight: Any, dtype: torch.dtype) -> Any:
+    """A weight in another dtype: written into graphs."""
+    return weight.to(dtype)
 
 
 def is_symbol(value: Any) -> bool:
