@@ -111,7 +111,7 @@ def test_a_range_counted_from_the_end():
         nn.Softmax(-1),
         nn.LogSigmoid(),
     ],
-    ids=str,
+    ids=lambda body: getattr(body, "__name__", str(body)),
 )
 def test_activations_of_torch_nn_are_derived(body):
     cell = Own(lambda c, a, h: body(a + linear(h, c.u)))
