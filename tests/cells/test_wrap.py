@@ -1,11 +1,13 @@
 """Wrappers: what they draw, and what they leave alone."""
 
+import math
 import pickle
 
 import pytest
 import torch
 from torch import Tensor
 
+import recurra
 from recurra import Recurrent
 from recurra.cells import (
     WRAPPERS,
@@ -174,6 +176,19 @@ def test_what_cannot_stand_around_what():
 def test_every_wrapper_of_the_table_has_a_docstring_with_an_example():
     for wrap in WRAPPERS.values():
         assert ">>>" in (wrap.__doc__ or "")
+
+
+@pytest.mark.parametrize("kind", [torch.nn.LSTM, torch.nn.GRU, recurra.LSTM, recurra.GRU])
+def test_chrono_of_torchs_layers_is_that_of_the_cell(kind):
+    gates = {"LSTM": 4, "GRU": 3}[kind.__name__]
+    layer = chrono(kind(D, 200, num_layers=2, bidirectional=True), longest=100)
+    for end in ("l0", "l1", "l0_reverse", "l1_reverse"):
+        ih, hh = (getattr(layer, f"bias_{way}_{end}").chunk(gates)[1] for way in ("ih", "hh"))
+        assert not hh.any()
+        assert 0 <= ih.min() < 3 < ih.max() <= math.log(99)
+    if gates == 4:
+        i, f, *_ = layer.bias_ih_l0.chunk(4)
+        assert torch.equal(i, -f)
 
 
 def test_chrono_reaches_through_wrappers_and_layers():
