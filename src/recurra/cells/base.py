@@ -255,7 +255,7 @@ class Cell(nn.Module, ABC, Generic[S]):
                     received=f"{lead} and {tuple(value.shape[: len(axes)])}",
                 )
             lead = tuple(value.shape[: len(axes)])
-            if weight is not None and value.dtype != weight.dtype and not _autocast(value.device.type):
+            if weight is not None and value.dtype != weight.dtype and not autocasts(value.device.type):
                 raise InputTypeError(
                     f"{type(self).__name__}: {name} and the weights must have one dtype",
                     received=f"{name} {value.dtype}, weights {weight.dtype}",
@@ -304,7 +304,8 @@ class Cell(nn.Module, ABC, Generic[S]):
         return ", ".join(f"{letter}={size}" for letter, size in self.sizes.items())
 
 
-def _autocast(device: str) -> bool:
+def autocasts(device: str) -> bool:
+    """Whether autocast is on for a type of device."""
     return device != "meta" and torch.is_autocast_enabled(device)  # which would not know it
 
 

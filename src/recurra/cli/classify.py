@@ -21,13 +21,14 @@ def evaluate_classes(
     json: bool,
 ) -> None:
     """Accuracy, macro F1, log loss, each class's figures and the confusion on labelled texts."""
-    from recurra.cli.inputs import data_of, read_splits
+    from recurra.cli.inputs import data_of, of_training, read_splits
     from recurra.engine import options
     from recurra.tasks.classify import TextClassifier
     from recurra.tasks.given import checked_labels, targets_among
 
     classifier = TextClassifier.load(run)
-    splits = read_splits(**data_of(classifier, run, data, text=text, label=label, test=None, data_dir=data_dir))
+    named, chosen = data_of(classifier, run, data, text=text, label=label, test=None, data_dir=data_dir)
+    splits = read_splits(named, **chosen)
     table = splits.test or splits.train
     # A table's labels are strings, whatever the classes are.
     labels = checked_labels(table.labels or [], len(table.texts))
@@ -37,8 +38,7 @@ def evaluate_classes(
     if json:
         print(json_format.dumps({"run": str(run), "data": table.source, **figures}, indent=1))
         return
-    trained_on = ", the data of the training" if data is None and not splits.test else ""
-    print(f"{table.source}: {figures['count']:,} texts{trained_on}")
+    print(f"{table.source}: {figures['count']:,} texts{of_training(data, splits)}")
     for name in ("accuracy", "macro_f1", "log_loss"):
         print(f"{name.replace('_', ' '):10} {figures[name]:.4f}")
     _tables(figures)
@@ -118,7 +118,8 @@ def diagnose_classes(
     from recurra.tasks.classify import TextClassifier
 
     classifier = TextClassifier.load(run)
-    splits = read_splits(**data_of(classifier, run, data, text=text, label=label, test=None, data_dir=data_dir))
+    named, chosen = data_of(classifier, run, data, text=text, label=label, test=None, data_dir=data_dir)
+    splits = read_splits(named, **chosen)
     texts = (splits.test or splits.train).texts[:DIAGNOSED]
     batch = collate(encode(classifier.tokenizer_, texts, max_tokens=classifier.max_tokens), [0] * len(texts))
     return diagnose(classifier.network_, batch.tokens, batch.lengths, seed=seed)

@@ -190,8 +190,8 @@ def _lines(file: Iterable[bytes], source: str) -> Sequence[str]:
     return texts
 
 
-def data_of(model: Any, run: Path, data: str | None, **chosen: Any) -> dict[str, Any]:
-    """What a reader of data is called with: what a command names, or else what the run was trained on.
+def data_of(model: Any, run: Path, data: str | None, **chosen: Any) -> tuple[str, dict[str, Any]]:
+    """What a reader of data is called with, its name and options: a command's, or else those of the training.
 
     Args:
         data: the command's; None: that of the training. chosen: its other options, by name; they come first.
@@ -200,11 +200,16 @@ def data_of(model: Any, run: Path, data: str | None, **chosen: Any) -> dict[str,
         OptionError: the run does not say.
     """
     if data is not None:
-        return {"data": data, **chosen}
+        return data, chosen
     kept = {k: v for k, v in model.about_.get("notes", {}).items() if isinstance(v, str)}
     if "data" not in kept:
         raise OptionError("the run does not say what it was trained on", instead=f"recurra evaluate {run} DATA")
-    return {"data": kept["data"], **{k: kept.get(k) if v is None else v for k, v in chosen.items()}}
+    return kept["data"], {k: kept.get(k) if v is None else v for k, v in chosen.items()}
+
+
+def of_training(data: str | None, splits: Any) -> str:
+    """What is said behind the name of data that a command did not name, and that hold no test part."""
+    return ", the data of the training" if data is None and not splits.test else ""
 
 
 def run_folder_for(data: str, cell: str, *, resume: bool, root: Path = Path("runs")) -> Path:

@@ -18,23 +18,22 @@ def evaluate_language(
     json: bool,
 ) -> None:
     """Perplexity, nats a token and bits a character of a text."""
-    from recurra.cli.inputs import data_of
+    from recurra.cli.inputs import data_of, of_training
     from recurra.cli.train_language import described
     from recurra.data import load_text
     from recurra.engine import options
     from recurra.tasks.language import LanguageModel
 
     model = LanguageModel.load(run)
-    read = data_of(model, run, data, text=text, data_dir=data_dir)
-    splits = load_text(read.pop("data"), **read)
+    named, chosen = data_of(model, run, data, text=text, data_dir=data_dir)
+    splits = load_text(named, **chosen)
     table = splits.test or splits.train
     with options(weights=weights or "float"):
         figures = model.evaluate(table.texts, adapt=adapt or 0.0)
     if json:
         print(json_format.dumps({"run": str(run), "data": table.source, **figures}, indent=1))
         return
-    trained_on = ", the data of the training" if data is None and not splits.test else ""
-    print(f"{table.source}{trained_on}: {described(figures)}")
+    print(f"{table.source}{of_training(data, splits)}: {described(figures)}")
     if figures["unknown"]:
         print(f"{figures['unknown']:,} of the tokens are <unk>, the unknown one")
 
@@ -87,8 +86,8 @@ def diagnose_language(run: Path, data: str | None, text: str | None, data_dir: P
     from recurra.tasks.language import LanguageModel
 
     model = LanguageModel.load(run)
-    read = data_of(model, run, data, text=text, data_dir=data_dir)
-    splits = load_text(read.pop("data"), **read)
+    named, chosen = data_of(model, run, data, text=text, data_dir=data_dir)
+    splits = load_text(named, **chosen)
     rows, length = DIAGNOSED
     whole = joined((splits.test or splits.train).texts)
     ids = torch.from_numpy(model.tokenizer_.encode(str(whole.part(0, whole.offset(16 * rows * length)))))

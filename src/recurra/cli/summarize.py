@@ -23,14 +23,15 @@ def evaluate_summaries(
     json: bool,
 ) -> None:
     """``recurra evaluate`` of a summariser's run: of a corpus or a folder the test pairs are taken; of a table, all."""
-    from recurra.cli.inputs import data_of
+    from recurra.cli.inputs import data_of, of_training
     from recurra.engine import options
     from recurra.tasks.summarize import Summarizer
 
     model = Summarizer.load(run)
     if beam is not None:
         model.set_params(beam=beam)
-    splits = read_pair_splits(**data_of(model, run, data, source=source, target=target, test=None, data_dir=data_dir))
+    named, chosen = data_of(model, run, data, source=source, target=target, test=None, data_dir=data_dir)
+    splits = read_pair_splits(named, **chosen)
     table = splits.test or splits.train
     with options(weights=weights or "float"):
         figures = model.evaluate(table.sources, table.references or table.targets or [])
@@ -45,8 +46,7 @@ def evaluate_summaries(
     shown = Table("", *SHOWN.values(), box=None)
     for name, found in figure_rows(figures).items():
         shown.add_row(name, *(shown_interval(found[key]) for key in SHOWN))
-    trained_on = ", the data of the training" if data is None and not splits.test else ""
-    print(f"{table.origin}: {figures['count']:,} pairs{trained_on}")
+    print(f"{table.origin}: {figures['count']:,} pairs{of_training(data, splits)}")
     print(f"{figures['copy_rate']:.0%} of the words written are copied\n")
     Console(highlight=False).print(shown)
 
@@ -104,7 +104,8 @@ def diagnose_summaries(
     from recurra.tasks.summarize import Summarizer
 
     model = Summarizer.load(run)
-    splits = read_pair_splits(**data_of(model, run, data, source=source, target=target, test=None, data_dir=data_dir))
+    named, chosen = data_of(model, run, data, source=source, target=target, test=None, data_dir=data_dir)
+    splits = read_pair_splits(named, **chosen)
     table = splits.test or splits.train
     read, words = model.batch(table.sources[:DIAGNOSED], (table.targets or [])[:DIAGNOSED])
     return diagnose(model.network_, read, words, seed=seed)

@@ -148,29 +148,23 @@ _OWNED = frozenset(nn.Module().__dict__) - {"training"} | {
 _DEPTH, _LENGTH = 4, 1000  # containers are compared by value so far; what is deeper or longer is compared by id
 
 
-def _frozen(value: Any, depth: int = _DEPTH) -> Any:
-    """A setting as something to compare: containers of plain values by value, others by id."""
+def _frozen(value: Any, depth: int = _DEPTH, other: Callable[[Any], Any] = id) -> Any:
+    """A setting as something to compare: containers of plain values by value, what is not by what `other` makes."""
     if isinstance(value, _PLAIN):
         return value
     if depth and isinstance(value, list | tuple | dict | set | frozenset) and len(value) <= _LENGTH:
         inner = tuple(value.items()) if isinstance(value, dict) else value
-        return (type(value), *(_frozen(v, depth - 1) for v in inner))
+        return (type(value), *(_frozen(v, depth - 1, other) for v in inner))
     if isinstance(value, Tensor):  # its numbers may not be read
         return (value.shape, value.dtype)
-    return id(value)
+    return other(value)
 
 
 def _held(cell: nn.Module) -> tuple[Callable[[], Any], ...]:
     """What :func:`survey` knows by id, weakly where that can be: it may know the cell, whose end would never come."""
     held: list[Callable[[], Any]] = []
 
-    def hold(value: Any, depth: int = _DEPTH) -> None:
-        if isinstance(value, (*_PLAIN, Tensor)):
-            return
-        if depth and isinstance(value, list | tuple | dict | set | frozenset) and len(value) <= _LENGTH:
-            for v in value.items() if isinstance(value, dict) else value:
-                hold(v, depth - 1)
-            return
+    def hold(value: Any) -> None:
         try:
             held.append(weakref.ref(value))
         except TypeError:
@@ -179,7 +173,7 @@ def _held(cell: nn.Module) -> tuple[Callable[[], Any], ...]:
     for module in cell.modules():
         for name, value in module.__dict__.items():
             if name not in _OWNED:
-                hold(value)
+                _frozen(value, other=hold)
     return tuple(held)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from recurra.cells import Cell
+from recurra.cells.base import autocasts
 from recurra.engine import native, operator, reference, staged, vendor
 from recurra.engine.derive import derive
 from recurra.engine.options import current_options
@@ -230,7 +231,7 @@ def execute(request: Request) -> Result:
                 stacklevel=3,
             )
     device = request.x[0].device.type
-    if device != "meta" and torch.is_autocast_enabled(device):  # which it would not know
+    if autocasts(device):
         weight = next(request.cell.parameters(), None)
         dtype = request.x[0].dtype if weight is None else weight.dtype
         cast = lambda leaves: tuple(v.to(dtype) if v.is_floating_point() else v for v in leaves)

@@ -106,8 +106,7 @@ class CellStream:
         return_states: bool = False,
     ) -> tuple[Tensor, Leaves | None]:
         """``x (T, B, ...)``, or one `frame` ``(B, ...)``, for these rows or all: ``y``, and states where wanted."""
-        if self.draws:
-            self._require_still()
+        self._require_still()
         if self.held:
             return self.held.push(x, rows, frame, lengths, reset, return_states)
         return self._scan(x, rows, frame, lengths, reset, return_states)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from recurra.cells import Cell, GRUCell, LSTMCell, LSTMPCell, RNNCell
+from recurra.cells.base import autocasts
 from recurra.engine import current_options, scan
 from recurra.engine.operator import opaque
 from recurra.engine.request import plainly
@@ -152,7 +153,7 @@ class _Layer(Streamed):
             if leaf.dim() != (2 if single else 3):
                 kind = "unbatched 2-D" if single else "batched 3-D"
                 raise RuntimeError(f"For {kind} input, hx should also be {2 if single else 3}-D, got {leaf.dim()}-D")
-            if leaf.dtype != self.weight_hh_l0.dtype and not torch.is_autocast_enabled(leaf.device.type):
+            if leaf.dtype != self.weight_hh_l0.dtype and not autocasts(leaf.device.type):
                 raise RuntimeError(f"hx must be of the weights' dtype {self.weight_hh_l0.dtype}, got {leaf.dtype}")
         return tuple(leaf.unsqueeze(1) for leaf in leaves) if single else leaves
 

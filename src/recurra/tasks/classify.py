@@ -156,7 +156,6 @@ class TextClassifier(ClassifierMixin, Trained):  # type: ignore[misc]
             DivergedError: the loss became NaN or infinite. KeyboardInterrupt: stopped; the message says what is kept.
         """
         began, settings = self._begin()
-        settings.require_accelerator()
         seed = self.seed_
         documents = checked_texts(texts)
         known = checked_labels(labels, len(documents))
@@ -164,12 +163,11 @@ class TextClassifier(ClassifierMixin, Trained):  # type: ignore[misc]
         held, held_targets = self._validation(validation, classes)
         data = fingerprint(documents, known.tolist(), held, held_targets.tolist())
         self.classes_ = classes
-        self.about_ = self._about(data, {"texts": len(documents), "validation_texts": len(held)}, notes)
         if validation is None and self.validation_fraction:
             kept, out = stratified_split(targets, plain(self.validation_fraction), seed)
             held, held_targets = _selected(documents, out), targets[out]
             documents, targets = _selected(documents, kept), targets[kept]
-            self.about_["data"] |= {"texts": len(documents), "validation_texts": len(held)}
+        self.about_ = self._about(data, {"texts": len(documents), "validation_texts": len(held)}, notes)
 
         def job() -> Job:
             stored = lambda of: Stored(

@@ -150,14 +150,13 @@ class LanguageModel(Trained):
             DivergedError: the loss became NaN or infinite. KeyboardInterrupt: stopped; the message says what is kept.
         """
         began, settings = self._begin()
-        settings.require_accelerator()
         whole = joined(text)
         held = joined(validation, "validation text") if validation is not None else None
-        sizes = {"characters": whole.characters, "validation_characters": held.characters if held else 0}
-        self.about_ = self._about(fingerprint([whole], [held or ""]), sizes, notes)
+        data = fingerprint([whole], [held or ""])
         if validation is None and self.validation_fraction:
             whole, held = held_out(whole, plain(self.validation_fraction))
-            self.about_["data"] |= {"characters": whole.characters, "validation_characters": held.characters}
+        sizes = {"characters": whole.characters, "validation_characters": held.characters if held else 0}
+        self.about_ = self._about(data, sizes, notes)
 
         def job() -> Job:
             streams = lambda of, rows: Streams(

@@ -163,15 +163,13 @@ class Summarizer(Trained):
                 :meth:`recurra.tasks.TextClassifier.fit`.
         """
         began, settings = self._begin()
-        settings.require_accelerator()
         pairs = _checked_pairs(sources, targets)
         held = _checked_pairs(*validation, "validation ") if validation is not None else []
-        sizes = {"pairs": len(pairs), "validation_pairs": len(held)}
-        self.about_ = self._about(fingerprint(*zip(*pairs, strict=True), *zip(*held, strict=True)), sizes, notes)
+        data = fingerprint(*zip(*pairs, strict=True), *zip(*held, strict=True))
         if validation is None and self.validation_fraction:
             kept, out = stratified_split([0] * len(pairs), plain(self.validation_fraction), self.seed_)
             pairs, held = [pairs[i] for i in kept], [pairs[i] for i in out]
-            self.about_["data"] |= {"pairs": len(pairs), "validation_pairs": len(held)}
+        self.about_ = self._about(data, {"pairs": len(pairs), "validation_pairs": len(held)}, notes)
 
         def job() -> Job:
             valid = self._rows(held).batches(plain(self.batch_size), seed=None) if held else None

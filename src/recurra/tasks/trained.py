@@ -132,6 +132,7 @@ class Trained(BaseEstimator):  # type: ignore[misc]
         began = time.perf_counter()
         self.__dict__.pop("best_epoch_", None)
         settings, self.seed_ = self._checked(), ranks.by_first(self._seed)
+        settings.require_accelerator()
         self.settings_ = self.settings()
         return began, settings
 

@@ -92,8 +92,9 @@ class RunFolder:
                 instead="--resume to go on with it, --overwrite to discard it, or another folder",
             )
         self._require_own_checkpoints()
-        foreign = [f for f in self.path.iterdir() if f.name != self.checkpoints.name] if self.path.is_dir() else []
-        if not holds_run and any(not is_stray(f) for f in foreign):
+        found = self.path.iterdir() if self.path.is_dir() else ()
+        foreign = [f for f in found if f.name != self.checkpoints.name and not is_stray(f)]
+        if not holds_run and foreign:
             raise RunFolderError(
                 "the folder is not empty and holds no run, so nothing is written there",
                 received=f"{self.path}, with {foreign[0].name}",
