@@ -10,6 +10,7 @@ import pytest
 import torch
 from test_conformance import MAKES
 
+import recurra
 import recurra.engine.native as engine
 from recurra.engine import options, scan
 from recurra.errors import NaNInputError
@@ -257,6 +258,28 @@ def test_the_pool_is_reused_and_can_be_emptied():
     assert held > 0
     machine.trim()
     assert machine.held() == 0
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+def test_once_the_largest_batch_was_there_no_step_asks_the_system_for_memory(ragged):
+    """Fresh pages cost more than what is computed in them: of layers on layers, and of batches of all lengths."""
+    T, B = 200, 24
+    layers = recurra.Recurrent("lstm", 48, [96, 64], bidirectional=True)
+    machine = native()
+    machine.trim()
+    draw = torch.Generator().manual_seed(0)
+
+    def step(lengths):
+        x = torch.randn(T if lengths is None else int(lengths.max()), B, 48).transpose(0, 1).requires_grad_()
+        layers(x, lengths=lengths)[0].sum().backward()
+
+    step(None)
+    step(None)
+    made = machine.made()
+    for _ in range(6):
+        longest = int(torch.randint(T // 6, T + 1, (), generator=draw))
+        step(torch.randint(longest // 3, longest + 1, (B,), generator=draw) if ragged else None)
+    assert machine.made() - made <= machine.held() / 16
 
 
 def test_a_long_sequence_keeps_all_that_the_backward_pass_needs_and_no_more():

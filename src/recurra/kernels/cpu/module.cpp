@@ -289,6 +289,7 @@ NB_MODULE(_native, m) {
     m.def("empty_double", &empty<double>);
     m.def("held", &pool::held);
     m.def("used", &pool::used);
+    m.def("made", &pool::made);
     m.def("trim", &pool::trim);
     m.def("poison", &pool::poison);
     m.def("peak", &peak);

@@ -32,7 +32,7 @@ struct State {
     std::list<Free> idle;                                        // longest unused first
     std::multimap<size_t, std::list<Free>::iterator> by_size;
     std::unordered_map<void*, size_t> sizes;                     // of blocks in use
-    size_t in_use = 0, kept = 0, peak = 0;
+    size_t in_use = 0, kept = 0, peak = 0, made = 0;
     bool nan = false;
 };
 
@@ -72,6 +72,12 @@ void fence([[maybe_unused]] void* memory, [[maybe_unused]] size_t bytes, [[maybe
 #endif
 }
 
+// Batches of unequal lengths ask for less or more from step to step: a block that is larger than need be serves as well,
+// and costs nothing while no more is in use than once was.
+bool suits(const State& s, size_t block, size_t size) {
+    return block <= size + size / 4 || (block <= 16 * size && s.in_use + block <= s.peak);
+}
+
 void release(State& s, size_t limit) {  // of the longest unused, until no more than `limit` is kept
     while (s.kept > limit && !s.idle.empty()) {
         const Free oldest = s.idle.front();
@@ -99,7 +105,7 @@ void* take(size_t bytes) {
         std::lock_guard lock(s.mutex);
         nan = s.nan;
         const auto fit = s.by_size.lower_bound(size);
-        if (fit != s.by_size.end() && fit->first <= size + size / 4) {
+        if (fit != s.by_size.end() && suits(s, fit->first, size)) {
             got = fit->first;
             memory = fit->second->memory;
             s.idle.erase(fit->second);
@@ -107,13 +113,18 @@ void* take(size_t bytes) {
             s.kept -= got;
         }
     }
-    if (!memory) memory = fresh(size);
+    const bool made = !memory;
+    if (made) memory = fresh(size);
     {
         std::lock_guard lock(s.mutex);
+        if (made) s.made += got;
         s.sizes[memory] = got;
         s.in_use += got;
         if (s.in_use > s.peak) s.peak = s.in_use;
-        if (s.in_use + s.kept > s.peak) release(s, s.peak - s.in_use);  // never more than was once in use at a time
+        // A quarter more than was once in use at a time: in blocks that do not fit each other's uses, no more would mean
+        // that each step gives some back to the system and asks for them again.
+        const size_t limit = s.peak + s.peak / 4;
+        if (s.in_use + s.kept > limit) release(s, limit - s.in_use);
     }
     if (nan) {
         fence(memory, got, got);
@@ -147,6 +158,12 @@ size_t used() {
     State& s = state();
     std::lock_guard lock(s.mutex);
     return s.in_use;
+}
+
+size_t made() {
+    State& s = state();
+    std::lock_guard lock(s.mutex);
+    return s.made;
 }
 
 void trim() {

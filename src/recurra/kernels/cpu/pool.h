@@ -11,6 +11,7 @@ void give(void* memory);    // back to the pool; null is nothing
 
 size_t held();              // bytes that the pool keeps and nobody uses
 size_t used();              // bytes in use
+size_t made();              // bytes that the system was asked for so far
 void trim();                // gives what nobody uses back to the system
 void poison(bool on);       // fill what is taken with NaN, for tests
 
