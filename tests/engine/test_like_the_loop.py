@@ -1,6 +1,7 @@
 """Where a derivation could differ from the plain loop over ``cell.step``: it equals it, or gives way to it."""
 
 import gc
+import threading
 import weakref
 
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 from torch.autograd import forward_ad
 from torch.nn.functional import linear
 from torch.nn.utils import parametrize, prune
+from torch.overrides import handle_torch_function, has_torch_function_unary
 from torch.utils.checkpoint import checkpoint
 
 import recurra
@@ -186,6 +188,9 @@ GIVEN_WAY = {
     "a mask of a weight": (lambda c, a, h: a + h * nn.functional.dropout(c.b, 0.5, c.training), "a random draw"),
     "indices": (lambda c, a, h: a - a.max(-1).values.unsqueeze(-1) + h, "over an axis, with its indices"),
     "compiled": (lambda c, a, h: torch.jit.script(_act)(a + h), "an error stopped it"),
+    "a number from the batch size": (lambda c, a, h: a + h * (c.b / a.shape[0]), "from the batch size"),
+    "a branch for one sequence": (lambda c, a, h: a + h if a.shape[0] > 1 else a, "from the batch size"),
+    "a branch for many": (lambda c, a, h: a + h if a.shape[0] > 16 else a, "from the batch size"),
     "an empty slice": (lambda c, a, h: torch.cat([a[:, 1:1], a + h], -1), "an empty range"),
     "an error": (lambda c, a, h: {}["key"], "KeyError at .*test_like_the_loop"),
 }
@@ -202,6 +207,24 @@ def test_what_only_the_plain_loop_does(name):
     with pytest.raises(UnderivableStepError, match=why):
         derive(Own(body))
     assert executor_of(Own(body)) == "reference"
+
+
+def test_a_derivation_leaves_the_generator_alone():
+    drawn = []
+
+    def meanwhile(w):  # a function of torch, while which another thread draws
+        if has_torch_function_unary(w):
+            return handle_torch_function(meanwhile, (w,), w)
+        thread = threading.Thread(target=lambda: drawn.append(float(torch.rand(1))))
+        thread.start()
+        thread.join()
+        return w * 1
+
+    assert executor_of(Own(lambda c, a, h: a + linear(h, meanwhile(c.u)))) == "native"
+    assert len(set(drawn)) == len(drawn) > 1
+    cell, before = Own(lambda c, a, h: a + h * nn.functional.dropout(c.b)), torch.get_rng_state()
+    assert executor_of(cell) == "reference"
+    torch.testing.assert_close(torch.get_rng_state(), before)
 
 
 @pytest.mark.filterwarnings("ignore:.*runs in the plain loop")
@@ -238,6 +261,7 @@ EQUAL = {  # body, whether it is derived
     "other bits": (lambda c, a, h: (a + linear(h, c.u)).tanh() * c.b.detach().bfloat16(), True),
     "buffers": (lambda c, a, h: torch.where(~c.mask, a + linear(h, c.u[c.perm]), h * c.small * c.small), True),
     "negated where it lies": (lambda c, a, h: (a + linear(h, _conjugate(c.u))).tanh() * c.b, True),
+    "an index that is a list": (lambda c, a, h: a + h * c.u[[1, 0]].mean(0), True),
     "complex": (lambda c, a, h: a + h * (c.z * c.z).real * c.z.imag, True),
     "complex values": (lambda c, a, h: (a + h * c.z).real, False),
     "comparisons converted": (lambda c, a, h: (a + h * c.b).tanh() * (_above(a) + _above(a, -0.5)), True),

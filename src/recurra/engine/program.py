@@ -279,4 +279,4 @@ class _Weights(dict[int, Any]):
     def _filled(self, argument: Any) -> Any:
         if isinstance(argument, Ref):
             return self[argument.node]
-        return tuple(map(self._filled, argument)) if type(argument) is tuple else argument
+        return type(argument)(map(self._filled, argument)) if type(argument) in (tuple, list) else argument

@@ -98,7 +98,7 @@ def _show_attrs(node: Node) -> str:
 def _show_argument(value: Any) -> str:
     if isinstance(value, Ref):
         return f"%{value.node}"
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list):
         return f"({', '.join(map(_show_argument, value))})"
     return str(value)
 
@@ -166,7 +166,7 @@ def renumbered(node: Node, number: Mapping[int, int]) -> Node:
 def _renumber_refs(value: Any, number: Mapping[int, int]) -> Any:
     if isinstance(value, Ref):
         return Ref(number[value.node])
-    return tuple(_renumber_refs(v, number) for v in value) if type(value) is tuple else value
+    return type(value)(_renumber_refs(v, number) for v in value) if type(value) in (tuple, list) else value
 
 
 def _needed(nodes: Sequence[Node], roots: Sequence[int]) -> list[int]:

@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from recurra.errors import CellDefinitionError, RecurraError, UnderivableStepError
 from recurra.shapes import Dim, Shape, extent, show
-from recurra.steps.graph import Builder, Expr, Ref, StepGraph
+from recurra.steps.graph import Builder, Expr, Node, Ref, StepGraph
 from recurra.steps.vocabulary import OF_MASKS, PASSED_THROUGH, RULES, Refusal, converted, is_mask
 
 _INSIDE = (torch.__path__[0], __file__.rpartition("trace.py")[0])
@@ -74,25 +75,38 @@ def trace(
             message names the operation and the line of source.
         CellDefinitionError: the step does not return ``(y, state)`` with leaves of the declared shapes.
     """
-    # What is taken from the batch size (a weight expanded over it, a sum over it) differs between the two, and so does
-    # what is chosen by torch.is_grad_enabled(), which no mode sees.
-    first, second = (_Tracer(step, signature, pack, owner, size, dtype, device).run() for size in (2, 3))
-    if len(first.nodes) != len(second.nodes):
-        raise UnderivableStepError(
-            f"{owner}.step computes something from the batch size, or asks whether gradients are on",
-            received=f"{len(first.nodes)} operations for 2 sequences, {len(second.nodes)} for 3, without gradients",
-            instead="let shapes broadcast over the leading axis; detach() in place of torch.no_grad()",
-        )
-    for (_, a), (_, b) in zip(first, second, strict=True):
-        if (a.op, a.args, extent(a.shape)) != (b.op, b.args, extent(b.shape)) or (
-            a.op != "call" and a.attrs != b.attrs
-        ):
+    first, *others = (_Tracer(step, signature, pack, owner, size, dtype, device).run() for size in _BATCHES)
+    for size, other in zip(_BATCHES[1:], others, strict=True):
+        pairs = [(a, b) for (_, a), (_, b) in zip(first, other, strict=False)]
+        of = next(((f"{a.op} {show(a.shape)}", f"{b.op} {show(b.shape)}") for a, b in pairs if not _same(a, b)), None)
+        if len(first.nodes) != len(other.nodes):
+            of = (f"{len(first.nodes)} operations", f"{len(other.nodes)}")
+        if of is not None:
             raise UnderivableStepError(
                 f"{owner}.step computes something from the batch size, or asks whether gradients are on",
-                received=f"{a.op} {show(a.shape)} for 2 sequences, {b.op} {show(b.shape)} for 3, without gradients",
+                received=f"{of[0]} for {_BATCHES[0]} sequences, {of[1]} for {size}, without gradients",
                 instead="let shapes broadcast over the leading axis; detach() in place of torch.no_grad()",
             )
     return first
+
+
+# What is taken from the batch size (a weight expanded over it, a sum over it, a branch for one sequence or for many)
+# differs between them, and so does what is chosen by torch.is_grad_enabled(), which no mode sees: with the
+# first, gradients are on.
+_BATCHES = (2, 1, 61)
+
+
+def _same(a: Node, b: Node) -> bool:
+    return (a.op, a.args, extent(a.shape)) == (b.op, b.args, extent(b.shape)) and _alike(a.attrs, b.attrs)
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Whether attributes are the same: plain values and what holds them; other objects count as the same."""
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(_alike, a, b))
+    return repr(a) == repr(b) if isinstance(a, bool | int | float | str | slice) else True  # NaN is NaN
 
 
 class _Tracer(TorchFunctionMode):
@@ -109,7 +123,7 @@ class _Tracer(TorchFunctionMode):
         super().__init__()
         self.step, self.signature, self.pack, self.owner = step, signature, pack, owner
         self.batch_size, self.dtype, self.device = batch_size, dtype, device
-        self.gradients = batch_size == 2
+        self.gradients = batch_size == _BATCHES[0]
         self.builder = Builder()
         self.masks: set[int] = set()  # the weights among the nodes that are booleans
         self.weights: dict[int, tuple[Tensor, Expr]] = {}  # by id; the tensor is held, so that its id stays its own
@@ -266,7 +280,7 @@ class _Tracer(TorchFunctionMode):
                 read.append(expr[1].node)
                 return Ref(expr[1].node)
             if isinstance(value, list | tuple):
-                return tuple(template(v) for v in value)
+                return (list if isinstance(value, list) else tuple)(map(template, value))  # a list is another index
             return value
 
         holds_tensor = any(isinstance(v, Tensor) for v in tree_leaves((args, kwargs)))
@@ -276,11 +290,8 @@ class _Tracer(TorchFunctionMode):
             )
         except _NotAWeight:
             recorded = None  # of no weight: if it ever meets a symbol, lift() will say so
-        random = torch.default_generator.get_state() if holds_tensor else None
-        result = func(*args, **kwargs)
-        if random is not None and not torch.equal(random, torch.default_generator.get_state()):
-            torch.default_generator.set_state(random)
-            raise Refusal("a random draw inside of a step", "a mask passed as an input or a constant of the sequence")
+        with _NoDraws():
+            result = func(*args, **kwargs)
         if holds_tensor and not any(isinstance(v, Tensor) for v in tree_leaves(result)):
             raise Refusal("the step looks at the value of a tensor, which would be baked in", "a Python number")
         if recorded is not None:
@@ -307,6 +318,15 @@ class _Tracer(TorchFunctionMode):
 
 class _NotAWeight(Exception):
     pass
+
+
+class _NoDraws(TorchDispatchMode):
+    """Refuses a random draw before it is made: the generator, which other threads may use, is left alone."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            raise Refusal("a random draw inside of a step", "a mask passed as an input or a constant of the sequence")
+        return func(*args, **(kwargs or {}))
 
 
 def _in_place(name: str) -> bool:
