@@ -6,7 +6,7 @@ pass needs is kept on *tapes*, packed rows in the machine's own order, in memory
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -203,8 +203,8 @@ class _Scan(torch.autograd.Function):
         job: Job = ctx.job
         saved = ctx.saved_tensors  # once: under torch.utils.checkpoint they are gone after that
         tensors, held = saved[: ctx.count], saved[ctx.count :]
-        if torch.is_grad_enabled():  # create_graph=True: differentiate the stages themselves
-            return (None, *_differentiable(job, tensors, grads, ctx.needs_input_grad[1:]))
+        if staged.by_torch(grads):
+            return (None, *staged.gradients_of(partial(_stages, job), tensors, grads, ctx.needs_input_grad[1:]))
         return (None, *backward(job, tensors, held, [g.contiguous().resolve_neg() for g in grads]))
 
 
@@ -340,9 +340,8 @@ def _again(job: Job, tensors: Sequence[Tensor], held: Sequence[Tensor]) -> Itera
         yield tape
 
 
-def _differentiable(
-    job: Job, tensors: Sequence[Tensor], grads: Sequence[Tensor], needs: Sequence[bool]
-) -> list[Tensor | None]:
+def _stages(job: Job, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The outputs of a scan in torch operations, which can be differentiated."""
     x, state, initial, constants, weights = job.kind.split(tensors)
     assert job.request is not None
     if job.weights == "bfloat16":  # what the machine rounds
@@ -352,13 +351,7 @@ def _differentiable(
         weights = [rounded(w) if i in matrices else w for i, w in zip(nodes, weights, strict=True)]
     request = job.request.replace(x=tuple(x), state=tuple(state), constants=tuple(constants))
     done = staged.over_leaves(job.kind.derived, request, initial, weights, job.save)
-    outputs = (done.y, *done.state, *(done.states or ()))
-    pairs = [(o, g) for o, g in zip(outputs, grads, strict=True) if o.requires_grad]
-    wanted = [t for t, need in zip(tensors, needs, strict=True) if need]
-    found = iter(
-        torch.autograd.grad([o for o, _ in pairs], wanted, [g for _, g in pairs], create_graph=True, allow_unused=True)
-    )
-    return [next(found) if need else None for need in needs]
+    return (done.y, *done.state, *(done.states or ()))
 
 
 def refusal(request: Request) -> str:
@@ -371,11 +364,13 @@ def refusal(request: Request) -> str:
     return "" if request.followed or (request.T and request.B) else "there is no frame to run"
 
 
-def frames_of(
-    derived: Derived, wide: int, weights: str, T: int, B: int, reverse: bool, lengths: Tensor | None
-) -> Shares:
+def dealt(derived: Derived, wide: int, weights: str, B: int) -> tuple[int, int, int]:
+    """How this thread deals a batch: see shares.split."""
+    return split(B, torch.get_num_threads(), derived.loop_weights * (8 if wide else BYTES[weights]))
+
+
+def frames_of(dealt: tuple[int, int, int], T: int, B: int, reverse: bool, lengths: Tensor | None) -> Shares:
     """Which rows run in which frames, and who runs them."""
-    dealt = split(B, torch.get_num_threads(), derived.loop_weights * (8 if wide else BYTES[weights]))
     if lengths is None:
         return _even(T, B, reverse, dealt)
     return Shares(T, B, reverse, *dealt, tuple(lengths.tolist()))
@@ -449,7 +444,8 @@ def run(request: Request, save: str | int) -> Result:
     if request.lengths is not None and not int(request.lengths.max()):
         return staged.run(request, save)  # no frame at all: nothing to be fast at
     weights = held(request)
-    frames = frames_of(derived, work is torch.float64, weights, request.T, request.B, request.reverse, request.lengths)
+    shares = dealt(derived, work is torch.float64, weights, request.B)
+    frames = frames_of(shares, request.T, request.B, request.reverse, request.lengths)
     parts = parts_of(request)
     recorded = torch.is_grad_enabled()
     needs = tuple([tuple([recorded and t.requires_grad for t in part]) for part in parts])

@@ -148,9 +148,15 @@ def _stride(width: int, size: int) -> int:
 
 
 def _job(
-    scan: Scan, parts: Sequence[Sequence[Tensor]], lengths: Tensor | None, reset: Tensor | None, *, look: bool = False
+    scan: Scan,
+    parts: Sequence[Sequence[Tensor]],
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    *,
+    look: bool = False,
+    tape: Tensor | None = None,
 ) -> tuple[native.Job | None, list[Tensor]]:
-    """A job and its tensors; none where no frame runs."""
+    """A job and its tensors, dealt to threads as the batch of `tape` was; none where no frame runs."""
     if machine() is None:
         raise ExecutorError("recurra::scan needs the native machine, and Recurra was installed without it")
     graph, weights = scan.derived.forward.graph, scan.derived.forward.weights
@@ -170,7 +176,8 @@ def _job(
     tensors += [native.fitted(t, scan.dtype).contiguous() for t in parts[-1]]
     if not T or not B or (lengths is not None and not int(lengths.max())):
         return None, tensors
-    frames = native.frames_of(scan.derived, scan.wide, scan.weights, T, B, scan.reverse, lengths)
+    dealt = native.dealt(scan.derived, scan.wide, scan.weights, B) if tape is None else _dealt(tape)
+    frames = native.frames_of(dealt, T, B, scan.reverse, lengths)
     kind = native.kind_of(scan.derived, scan.dtype, scan.every, frames, scan.needs)
     return native.Job(kind, frames, scan.save, reset, scan.weights, look=look and scan.check_nan), tensors
 
@@ -179,6 +186,12 @@ def _laid(tape: Tensor, job: native.Job) -> Tensor:
     """The part of an operator's tape that this machine uses, as its rows lie."""
     rows, width = job.rows(job.cuts[0]), sum(job.kind.recording.tapes)
     return tape.view(-1)[: rows * width].view(rows, width)
+
+
+def _dealt(tape: Tensor) -> tuple[int, int, int]:
+    """The last row of an operator's tape: the order of the others follows from it, and another thread may read them."""
+    shares, workers, team = map(int, tape[-1, :3].tolist())
+    return shares, workers, team
 
 
 def _apart(tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -191,7 +204,7 @@ def _shapes(scan: Scan, x: Sequence[Tensor]) -> list[tuple[int, ...]]:
     graph, (T, B) = scan.derived.forward.graph, x[0].shape[:2]
     row = lambda i: extent(graph.nodes[i].shape)
     y, *every = [(T, B, *row(i)) for i in scan.kind.outputs]
-    tape = [(T * B, scan.taped)] if scan.taped else []
+    tape = [(T * B + 1, scan.taped)] if scan.taped else []  # its last row: see _dealt
     return [y, *((B, *row(i)) for i in graph.states), *every, *tape]
 
 
@@ -220,7 +233,8 @@ def _scan(
             return made
         if not scan.taped:
             return list(native.forward(job, tensors)[0])
-        tape = job.empty(*shapes[-1])
+        tape, frames = job.empty(*shapes[-1]), job.frames
+        tape[-1, :3] = torch.tensor([frames.shares, frames.workers, frames.team])
         return [*native.forward(job, tensors, _laid(tape, job))[0], tape]
 
 
@@ -251,7 +265,7 @@ def _scan_backward(
     """The gradients of what needs one, in the order of the arguments."""
     scan, parts = read(program), (x, state, initial, constants, weights)
     with torch._C._DisableAutocast():
-        job, tensors = _job(scan, parts, lengths, reset)
+        job, tensors = _job(scan, parts, lengths, reset, tape=tape)
         needs = [need for part in scan.needs for need in part]
         if job is None:
             found = [torch.zeros(t.shape, dtype=scan.dtype) for t in tensors]

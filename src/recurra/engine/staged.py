@@ -5,7 +5,7 @@ Padding is dropped before and restored after: a finished sequence costs nothing.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -135,8 +135,9 @@ class _Scan(torch.autograd.Function):
         job: _Job = ctx.job
         saved = ctx.saved_tensors  # once: under torch.utils.checkpoint they are gone after that
         tensors, held = saved[: ctx.count], saved[ctx.count :]
-        if torch.is_grad_enabled():  # create_graph=True: differentiate the stages themselves
-            return (None, *_differentiable(job, tensors, grads, ctx.needs_input_grad[1:], ctx.cuts))
+        if by_torch(grads):
+            stages = lambda apart: _Pieces(job, apart, (), ctx.cuts).outputs
+            return (None, *gradients_of(stages, tensors, grads, ctx.needs_input_grad[1:]))
         needs = job.split(ctx.needs_input_grad[1:])
         width = len(job.derived.forward.graph.states)
         dy, d_state, d_states = grads[0], grads[1 : 1 + width], grads[1 + width :]
@@ -240,19 +241,26 @@ def _contract(grad: WeightGrad, outputs: Sequence[Tensor], weight: Tensor) -> Te
     return g.reshape(-1, g.shape[-1]).t() @ a.reshape(-1, a.shape[-1])
 
 
-def _differentiable(
-    job: _Job,
+def by_torch(grads: Sequence[Tensor]) -> bool:
+    """Whether a backward pass must be torch operations: for ``create_graph``, or for many cotangents at once."""
+    return torch.is_grad_enabled() or any(map(torch._C._functorch.is_legacy_batchedtensor, grads))
+
+
+def gradients_of(
+    function: Callable[[Sequence[Tensor]], Sequence[Tensor]],
     tensors: Sequence[Tensor],
     grads: Sequence[Tensor],
     needs: Sequence[bool],
-    cuts: Sequence[tuple[int, int]],
 ) -> list[Tensor | None]:
-    outputs = _Pieces(job, tensors, (), cuts).outputs
+    """Those of `tensors`, by torch's own autograd through `function`; they can be differentiated again."""
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        apart = [t.view_as(t) for t in tensors]  # one may be computed from another: that way is the caller's
+        outputs = function(apart)
     pairs = [(o, g) for o, g in zip(outputs, grads, strict=True) if o.requires_grad]
-    wanted = [t for t, need in zip(tensors, needs, strict=True) if need]
-    found = iter(
-        torch.autograd.grad([o for o, _ in pairs], wanted, [g for _, g in pairs], create_graph=True, allow_unused=True)
-    )
+    ends, cotangents = [o for o, _ in pairs], [g for _, g in pairs]
+    wanted = [t for t, need in zip(apart, needs, strict=True) if need]
+    found = iter(torch.autograd.grad(ends, wanted, cotangents, create_graph=create_graph, allow_unused=True))
     return [next(found) if need else None for need in needs]
 
 

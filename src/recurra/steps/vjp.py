@@ -158,6 +158,9 @@ def _derive(
         if i not in cotangents or not needs[i]:
             continue
         g = _sum(cotangents[i])
+        if forward.scope[i] is Scope.WEIGHT:  # an output, or a next state, of weights alone
+            found.append((i, "sum", g, None))
+            continue
         if node.op == "leaf":
             ends[i] = g
             continue
