@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from recurra.steps.graph import StepGraph
+from recurra.steps.ops import OPS
 from recurra.steps.stages import Staged
 
 Number = Tensor | float
@@ -213,9 +214,13 @@ def linear_form(
         elif node.op == "div":
             by = known(args[1])
             forms[i] = each(args[0], lambda x, by=by: x / by)
-        else:  # where
+        elif node.op == "linear":  # to a product of what is known, the state is added
+            factors, rest = form(args[2])
+            forms[i] = factors, OPS["linear"].torch(known(args[0]), known(args[1]), attrs=node.attrs) + rest
+        else:
+            assert node.op == "where", f"{node.op} of a state is not linear"
             condition = known(args[0])
-            forms[i] = both(args[1], args[2], lambda x, y, of=condition: torch.where(of, _tensor(x), _tensor(y)))
+            forms[i] = both(args[1], args[2], lambda x, y, of=condition: torch.where(of, tensor_of(x), tensor_of(y)))
     return forms
 
 
@@ -269,8 +274,8 @@ def solve(factors: Matrix, rest: list[Tensor], start: Sequence[Tensor]) -> list[
     return found
 
 
-def _tensor(number: Number) -> Tensor:
-    """Of two numbers torch would choose in its default dtype, and round."""
+def tensor_of(number: Number) -> Tensor:
+    """A number in double precision: torch would take its default dtype, and round."""
     return number if isinstance(number, Tensor) else torch.tensor(number, dtype=torch.float64)
 
 

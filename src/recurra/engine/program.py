@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recurra.engine.parallel import Between, Grid, like, solve_loop
+from recurra.engine.parallel import Between, Grid, like, solve_loop, tensor_of
 from recurra.shapes import extent
 from recurra.steps.graph import Ref, StepGraph
 from recurra.steps.ops import OPS
@@ -90,6 +90,7 @@ class Program:
         sizes: Sequence[int],
         row: Tensor | None = None,
         keep: Iterable[int] = (),
+        every: bool = False,
         between: Between | None = None,
         backwards: bool = False,
         parallel: bool = False,
@@ -104,6 +105,7 @@ class Program:
             sizes: how many rows run in each frame, never growing.
             row: ``(N,)`` the row of each frame; needed where there are constants.
             keep: nodes to hand back.
+            every: hand out the next states of all frames too, behind the outputs.
             between: what happens to the states between frames.
             backwards: go through the frames from the last to the first; rows then join instead of leaving.
             parallel: solve the LOOP, which is linear in its state, for all frames at once.
@@ -132,8 +134,8 @@ class Program:
         for function, args, out, attrs in self._calls[Scope.SEQUENCE]:
             values[out] = function(*[values[a] for a in args], attrs=attrs)
         at_once(self._calls[Stage.HOIST])
-        wanted = set(keep)
-        record = sorted(self._read_after_loop | {i for i in wanted if stage[i] is Stage.LOOP})
+        wanted, ends = set(keep), (*graph.outputs, *(graph.next_states if every else ()))
+        record = sorted(self._read_after_loop | {i for i in (*wanted, *ends) if stage[i] is Stage.LOOP})
         between = between or Between()
         if parallel:
             last = self._solved(values, state, sizes, between, per_frame, backwards=backwards)
@@ -143,7 +145,7 @@ class Program:
                 values[i] = torch.cat(tape[::-1] if backwards else tape)
         at_once(self._calls[Stage.SINK])
         return Piece(
-            tuple(self._rows(i, per_frame(i), N) for i in graph.outputs),
+            tuple(self._rows(i, per_frame(i), N) for i in ends),
             tuple(last),
             {i: values[i] if scope[i] is Scope.SEQUENCE else self._rows(i, values[i], N) for i in wanted},
         )
@@ -223,7 +225,7 @@ class Program:
             left = [call for call in left if call[2] in waiting]
 
         grid = Grid(sizes, given[0].shape[0], backwards)
-        rows = lambda i, value: self._rows(i, torch.as_tensor(value).to(given[0]), grid.count)
+        rows = lambda i, value: self._rows(i, tensor_of(value).to(given[0]), grid.count)
         return solve_loop(self.staged, grid, values, known, compute, rows, given, between)
 
     def _rows(self, node: int, value: Any, rows: int) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recurra.engine.derive import BackwardProgram, Derived, derive, leaves_of
+from recurra.engine.derive import BackwardProgram, Derived
 from recurra.engine.frames import Frames
 from recurra.engine.parallel import Between
 from recurra.engine.program import Piece, evaluate_weights
@@ -69,7 +69,15 @@ class _Job:
     def _widest(self) -> int:
         return max(numel(node.shape) for i, node in self.derived.forward.graph if self.derived.forward.staged.scope[i])
 
-    def forward(self, tensors: Sequence[Tensor], cut: tuple[int, int], state: Leaves, keep: Sequence[int]) -> Piece:
+    def forward(
+        self,
+        tensors: Sequence[Tensor],
+        cut: tuple[int, int],
+        state: Leaves,
+        keep: Sequence[int],
+        *,
+        every: bool = False,
+    ) -> Piece:
         """Run one piece of time."""
         x, _, initial, constants, weights = self.split(tensors)
         sizes, (first, last) = self.frames.sizes, cut
@@ -82,6 +90,7 @@ class _Job:
             sizes=sizes[first:last],
             row=None if self.row is None else self.row[start:stop],
             keep=keep,
+            every=every,
             between=Between(self.resets[first:last], initial) if initial else None,
             parallel=self.parallel,
         )
@@ -94,18 +103,16 @@ class _Pieces:
     """A forward run, piece by piece."""
 
     def __init__(self, job: _Job, tensors: Sequence[Tensor], keep: Sequence[int], cuts: Sequence[tuple[int, int]]):
-        graph = job.derived.forward.graph
         state = job.split(tensors)[1]
-        every = list(graph.next_states) if job.return_states else []
         self.starts: list[Leaves] = []  # the state before each piece
         self.kept: list[dict[int, Tensor]] = []
-        parts: list[list[Tensor]] = [[] for _ in range(1 + len(every))]
+        parts: list[list[Tensor]] = [[] for _ in range(1 + len(state) * job.return_states)]
         for cut in cuts:
             self.starts.append(state)
-            piece = job.forward(tensors, cut, state, [*keep, *every])
-            for part, value in zip(parts, (piece.outputs[0], *(piece.kept[i] for i in every)), strict=True):
+            piece = job.forward(tensors, cut, state, keep, every=job.return_states)
+            for part, value in zip(parts, piece.outputs, strict=True):
                 part.append(value)
-            self.kept.append({i: piece.kept[i] for i in keep})
+            self.kept.append(piece.kept)
             state = piece.state
         y, *states = (p[0] if len(p) == 1 else torch.cat(p) for p in parts)
         self.outputs = (y, *state, *states)
@@ -266,10 +273,10 @@ def gradients_of(
 
 def run(request: Request, save: str | int, *, parallel: bool = False) -> Result:
     """Run a request whose cell can be derived; `parallel`, if it is linear in its state, for all frames at once."""
-    derived = derive(request.cell)
+    derived = request.derived
     dtype = request.x[0].dtype
     work = torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
-    named = leaves_of(request.cell)
+    named = request.leaves
     found = evaluate_weights(
         derived.forward.graph,
         derived.forward.weights,
@@ -297,6 +304,8 @@ def over_leaves(
     frames = Frames(request.T, request.B, request.reverse, lengths, device)
     if not frames.count:
         y = x[0].new_zeros(request.T, request.B, *extent(graph.nodes[graph.outputs[0]].shape))
+        if request.T and not request.B:  # as in the loop, all weights have a part in it, and a gradient of zero
+            y = y + torch.cat([w.flatten()[:0] for w in weights if w.is_floating_point()] or [y.flatten()]).sum()
         every = tuple(s.expand(request.T, *s.shape) for s in request.state) if request.return_states else None
         return Result(y, request.state, every)
     work = torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype

@@ -92,7 +92,7 @@ class Staged:
             reads = [r | {k for j in r for k in reads[j]} for r in reads]
         left, order = set(range(len(reads))), list[tuple[int, ...]]()
         while left:
-            first = min(left, key=lambda k: (len(reads[k] & left), k))
+            first = next(k for k in sorted(left) if all(k in reads[j] for j in reads[k] & left))
             group = {first} | {k for k in reads[first] & left if first in reads[k]}
             order.append(tuple(sorted(group)))
             left -= group
