@@ -84,9 +84,12 @@ def derive(cell: Cell[Any]) -> Derived:
 
 
 def derivation(
-    cell: Cell[Any], leaves: dict[str, Tensor], structure: tuple[Any, ...]
+    cell: Cell[Any], leaves: dict[str, Tensor], structure: tuple[Any, ...], x: Tensor | None = None
 ) -> Derived | UnderivableStepError:
-    """:func:`derive`, or why not, of a cell with its :func:`survey`."""
+    """:func:`derive`, or why not, of a cell with its :func:`survey`; `x` decides the dtype where no weight does."""
+    like = next((t for t in leaves.values() if t.is_floating_point()), x)
+    if like is not None and like is x:
+        structure = (*structure, x.dtype)
     known = _CACHE.setdefault(cell.origin, {})
     found = known.get(structure)
     if found is None or not found.valid():
@@ -94,7 +97,7 @@ def derivation(
             known.pop(next(iter(known)))
         derived: Derived | UnderivableStepError
         try:
-            derived = Derived(Program(stages(apply(_traced(cell, leaves), FORWARD))))
+            derived = Derived(Program(stages(apply(_traced(cell, leaves, like), FORWARD))))
         except UnderivableStepError as refusal:
             derived = refusal.with_traceback(None)  # which holds values of the step
             derived.__context__ = None
@@ -102,8 +105,7 @@ def derivation(
     return found.derived
 
 
-def _traced(cell: Cell[Any], named: dict[str, Tensor]) -> Any:
-    like = next((t for t in named.values() if t.is_floating_point()), None)
+def _traced(cell: Cell[Any], named: dict[str, Tensor], like: Tensor | None) -> Any:
     weights = {}
     for path, tensor in named.items():
         spec = cell._weight_specs.get(path)
@@ -184,14 +186,15 @@ def survey(cell: nn.Module) -> tuple[dict[str, Tensor], tuple[Any, ...]]:
     """
     parameters: dict[str, Tensor] = {}
     buffers: dict[str, Tensor] = {}
-    structure: list[Any] = []
+    structure: list[Any] = [torch.get_default_dtype()]
     for path, module in cell.named_modules(remove_duplicate=False):
         start = f"{path}." if path else ""
         for name, value in module.__dict__.items():
             if name not in _OWNED:
                 structure.append((name, value if isinstance(value, _PLAIN) else _frozen(value)))
-        if module._forward_hooks or module._forward_pre_hooks:  # their numbers are never given twice
-            structure.append((*module._forward_hooks, None, *module._forward_pre_hooks))
+        hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+        if any(hooks):  # their numbers are never given twice
+            structure.append(tuple(map(tuple, hooks)))
         for found, kind in ((parameters, module._parameters), (buffers, module._buffers)):
             for name, tensor in kind.items():
                 if tensor is not None:

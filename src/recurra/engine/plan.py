@@ -42,8 +42,19 @@ def _transformed() -> str:
     return ""
 
 
+def _mixed(request: Request) -> str:
+    """A state whose dtype only the plain loop keeps; autocast makes floats one dtype before any run."""
+    x = request.x[0]
+    for s in request.state:
+        if s.dtype is not x.dtype and not (s.is_floating_point() and autocasts(x.device.type)):
+            return f"a state in {s.dtype} beside an input in {x.dtype}"
+    return ""
+
+
 def _staged_refusal(request: Request) -> str:
     if why := _transformed():
+        return why
+    if why := _mixed(request):
         return why
     if isinstance(request.derivation, UnderivableStepError):
         return str(request.derivation).splitlines()[0] + f" ({_received(request.derivation)})"

@@ -54,8 +54,8 @@ class Request:
         if self.followed:  # what follows the leaves must not follow the derivation, nor be remembered with it
             with plainly():
                 cell = self.cell.bound(_stand_ins(leaves))
-                return leaves, derivation(cell, survey(cell)[0], structure)
-        return leaves, derivation(self.cell, leaves, structure)
+                return leaves, derivation(cell, survey(cell)[0], structure, self.x[0])
+        return leaves, derivation(self.cell, leaves, structure, self.x[0])
 
     @property
     def leaves(self) -> dict[str, Tensor]:
