@@ -176,6 +176,8 @@ class _Tracer(TorchFunctionMode):
         nodes = []
         for (leaf, shape), value in zip(shapes.items(), returned[1], strict=True):
             expr = self.returned(value, f"the next state's {leaf}")
+            if expr.sizes != extent(shape) and not isinstance(value, Symbol):
+                raise Refusal(f"the next state's {leaf} is a weight of another shape", "zeros_like(...) + weight")
             if expr.sizes != extent(shape):
                 raise CellDefinitionError(
                     f"{self.owner}.step must return state.{leaf} of shape (B, {show(shape)[1:]}",
@@ -201,6 +203,8 @@ class _Tracer(TorchFunctionMode):
         if isinstance(value, Expr):  # made by another rule
             return value
         if isinstance(value, Tensor):
+            if value.layout is not torch.strided:
+                raise Refusal(f"{where} is a weight in the layout {value.layout}", "to_dense()")
             if id(value) in self.weights:
                 return self.fitted(value, self.weights[id(value)][1])
             raise Refusal(

@@ -88,8 +88,10 @@ RULES |= {"half": _to(torch.float16), "bfloat16": _to(torch.bfloat16)}
 @rule("where")
 def where(t: Lifter, condition: Any, input: Any, other: Any) -> Expr:
     """``condition ? input : other``."""
-    if all(isinstance(v, int | float) for v in (input, other)):  # torch chooses between numbers in its default dtype
-        input, other = (torch.tensor(float(v)).item() for v in (input, other))
+    if all(isinstance(v, int | float) for v in (input, other)):
+        made = torch.result_type(input, other)  # of numbers alone, torch takes whole ones or its default dtype
+        if made is not t.dtype:
+            raise Refusal(f"a choice between numbers, which is in {made}", "torch.full_like(x, number) for one of them")
     c, a, b = operands(t, condition, input, other, conditions=1)
     return c.pointwise("where", a, b)
 
