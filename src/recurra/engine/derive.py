@@ -88,7 +88,7 @@ def derivation(
 ) -> Derived | UnderivableStepError:
     """:func:`derive`, or why not, of a cell with its :func:`survey`; `x` decides the dtype where no weight does."""
     like = next((t for t in leaves.values() if t.is_floating_point()), x)
-    if like is not None and like is x:
+    if x is not None and like is x:
         structure = (*structure, x.dtype)
     known = _CACHE.setdefault(cell.origin, {})
     found = known.get(structure)

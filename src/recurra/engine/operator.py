@@ -234,7 +234,7 @@ def _scan(
         if not scan.taped:
             return list(native.forward(job, tensors)[0])
         tape, frames = job.empty(*shapes[-1]), job.frames
-        tape[-1, :3] = torch.tensor([frames.shares, frames.workers, frames.team])
+        tape[-1].zero_()[:3] = torch.tensor([frames.shares, frames.workers, frames.team])
         return [*native.forward(job, tensors, _laid(tape, job))[0], tape]
 
 

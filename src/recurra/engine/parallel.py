@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from recurra.steps.graph import StepGraph
-from recurra.steps.ops import OPS
 from recurra.steps.stages import Staged
 
 Number = Tensor | float
@@ -216,7 +216,7 @@ def linear_form(
             forms[i] = each(args[0], lambda x, by=by: x / by)
         elif node.op == "linear":  # to a product of what is known, the state is added
             factors, rest = form(args[2])
-            forms[i] = factors, OPS["linear"].torch(known(args[0]), known(args[1]), attrs=node.attrs) + rest
+            forms[i] = factors, linear(known(args[0]), known(args[1])) + rest
         else:
             assert node.op == "where", f"{node.op} of a state is not linear"
             condition = known(args[0])
