@@ -109,7 +109,8 @@ class InputTypeError(RecurraError, TypeError):
 
 
 class NaNInputError(RecurraError, ValueError):
-    """A valid frame of the input holds NaN. Padding past ``lengths`` is never read and may hold anything.
+    """A valid frame of the input holds NaN, or, of a diagnosis, an infinity. Padding past ``lengths`` is never read and
+    may hold anything.
 
     On the CPU this is checked in each call: by the native machine while it reads the frames, by one pass of a sum
     elsewhere. ``recurra.options(check_nan=False)`` leaves it out.
@@ -187,7 +188,9 @@ class NotFittedError(RecurraError, ValueError, AttributeError):
 
 
 class DivergedError(RecurraError, FloatingPointError):
-    """The training loss became NaN or infinite; the last good checkpoint is kept."""
+    """The training loss became NaN or infinite; the last good checkpoint is kept. Or weights are, of a model that is
+    diagnosed.
+    """
 
 
 class MissingDependencyError(RecurraError, ImportError):

@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import recurra
 from recurra.cells import CELLS
-from recurra.diagnose import WatchGradients, diagnose, gates, jacobians, runs_of
-from recurra.errors import OptionError
+from recurra.diagnose import WatchGradients, diagnose, gates, gradient_flow, jacobians, runs_of
+from recurra.errors import DivergedError, NaNInputError, OptionError
 from recurra.train.quiet import quiet_lightning
 
 
@@ -95,12 +95,70 @@ def test_it_is_written_as_a_page_and_as_json(tmp_path):
     found.save(tmp_path / "d.html")
     page = (tmp_path / "d.html").read_text("utf-8")
     assert page.count("<svg") == 6
+    assert "mathdefault" not in page
     assert "gradients vanish in spite of gates" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
     found.save(tmp_path / "d.json")
     assert json.loads((tmp_path / "d.json").read_text("utf-8")) == found.as_json()
     with pytest.raises(OptionError, match=r"written as \.html or \.json"):
         found.save(tmp_path / "d.txt")
+
+
+def test_a_gradient_beyond_all_numbers_explodes(tmp_path):
+    torch.manual_seed(0)
+    growing = nn.RNN(3, 16, nonlinearity="relu")
+    with torch.no_grad():
+        growing.weight_hh_l0.copy_(1.1 * torch.eye(16))
+    (flow,) = gradient_flow(growing, torch.randn(500, 4, 3))
+    assert (flow.verdict, flow.decay_per_frame) == ("exploding", pytest.approx(1.1, rel=0.01))
+    with torch.no_grad():
+        growing.weight_hh_l0.mul_(2)  # now its states overflow too, and the layer behind it reads infinities
+    stack = Pair(growing, nn.RNN(16, 4))
+    found = diagnose(stack, torch.randn(500, 4, 3))
+    flow = found.layers[0].flow
+    assert (flow.verdict, flow.reach, flow.decay_per_frame) == ("exploding", math.inf, pytest.approx(2.2, rel=0.01))
+    assert {"gradients explode", "states grow with time"} <= {a.symptom for a in found.advice if "a layer" in a.layer}
+    found.save(tmp_path / "d.html")
+    json.dumps(found.as_json(), allow_nan=False)
+
+
+class Pair(nn.Module):
+    def __init__(self, a, b):
+        super().__init__()
+        self.a, self.b = a, b
+
+    def forward(self, x):
+        return self.b(self.a(x)[0])
+
+
+class Branching(recurra.RNNCell):
+    def step(self, x, state):
+        return super().step(x if (state.h > 0.1).any() else 2 * x, state)
+
+
+class Noisy(recurra.RNNCell):
+    def step(self, x, state):
+        return super().step(x + torch.randn_like(x), state)
+
+
+@pytest.mark.parametrize("kind", [Branching, Noisy])
+@pytest.mark.filterwarnings("ignore:.* runs in the plain loop")
+def test_a_cell_that_only_the_plain_loop_runs_can_be_looked_at(kind):
+    torch.manual_seed(0)
+    (layer,) = diagnose(kind(3, 8), torch.randn(20, 4, 3)).layers
+    assert layer.flow.verdict == "vanishing"
+    assert 0 < max(layer.jacobians.largest) < 3
+
+
+def test_weights_and_inputs_that_are_no_numbers_are_refused():
+    net, x = nn.GRU(3, 4), torch.randn(9, 2, 3)
+    with pytest.raises(NaNInputError, match="layer 1 is given NaN or infinities"):
+        diagnose(net, x.masked_fill(x > 1, math.inf))
+    diagnose(recurra.GRU(3, 4), torch.cat([x, x * math.nan]), lengths=torch.tensor([9, 4]))  # padding may hold anything
+    with torch.no_grad():
+        net.weight_hh_l0[0, 0] = math.nan
+    with pytest.raises(DivergedError, match=r"layer 1 has weights that are NaN or infinite\n  received: weight_hh"):
+        diagnose(net, x)
 
 
 class Adding(LightningModule):

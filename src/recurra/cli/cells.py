@@ -1,9 +1,10 @@
 """``recurra cells``: the table of cells."""
 
-import json as json_format
 from typing import Annotated
 
 import typer
+
+from recurra.train.strict_json import strict_json
 
 
 def cells(json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
@@ -22,7 +23,7 @@ def cells(json: Annotated[bool, typer.Option("--json", help="Print one JSON obje
 
     entries = catalogue()
     if json:
-        print(json_format.dumps({"cells": [entry.to_dict() for entry in entries]}, indent=1, ensure_ascii=False))
+        print(strict_json({"cells": [entry.to_dict() for entry in entries]}, ensure_ascii=False))
         return
     heads = ("name", "what it is", "state", f"parameters\nD = H = {WIDTH}", "GEMMs\nin a row", "linear")
     table = Table(*heads, box=None)

@@ -1,11 +1,12 @@
 """A classifier's part of ``recurra evaluate`` and ``predict``."""
 
 import functools
-import json as json_format
 import sys
 import textwrap
 from pathlib import Path
 from typing import Any
+
+from recurra.train.strict_json import strict_json
 
 DIAGNOSED = 64  # texts
 AT_ONCE = 1 << 13  # texts whose answers are written together
@@ -36,7 +37,7 @@ def evaluate_classes(
     with options(weights=weights or "float"):
         figures = classifier.evaluate(table.texts, known)
     if json:
-        print(json_format.dumps({"run": str(run), "data": table.source, **figures}, indent=1))
+        print(strict_json({"run": str(run), "data": table.source, **figures}))
         return
     print(f"{table.source}: {figures['count']:,} texts{of_training(data, splits)}")
     for name in ("accuracy", "macro_f1", "log_loss"):
@@ -74,7 +75,7 @@ def predict_classes(run: Path, texts: str, text: str | None, weights: str | None
                 }
                 for i, p in zip(best, probabilities, strict=True)
             ]
-            dumped = functools.partial(json_format.dumps, ensure_ascii=False, indent=None if follow else 1)
+            dumped = functools.partial(strict_json, ensure_ascii=False, indent=None if follow else 1)
             for row in map(dumped, rows):
                 print(row if follow else before + textwrap.indent(row, " "), end="\n" if follow else "")
                 before = ",\n"

@@ -1,10 +1,11 @@
 """``recurra datasets``: the corpora that are known by name."""
 
-import json as json_format
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from recurra.train.strict_json import strict_json
 
 SHOWN = ("description", "task", "size", "origin", "terms")
 
@@ -33,7 +34,7 @@ def datasets(
         place = corpus.find(data_dir)
         found[name] = {key: getattr(corpus, key) for key in SHOWN} | {"found": str(place) if place else None}
     if json:
-        print(json_format.dumps(found, indent=1))
+        print(strict_json(found))
         return
     for name, row in found.items():
         print(name)

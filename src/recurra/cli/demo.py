@@ -1,6 +1,5 @@
 """``recurra demo``: the main job from end to end, on texts that every installation has."""
 
-import json as json_format
 import shlex
 import time
 from collections.abc import Callable
@@ -8,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from recurra.train.strict_json import strict_json
 
 if TYPE_CHECKING:
     from recurra.data import TextTable
@@ -70,7 +71,7 @@ def demo(
     seconds = time.perf_counter() - began
     say(f"\ntime     {seconds / 60:.1f} minutes")
     if json:
-        print(json_format.dumps({**result, "seconds": round(seconds, 1)}, indent=1, ensure_ascii=False))
+        print(strict_json({**result, "seconds": round(seconds, 1)}, ensure_ascii=False))
 
 
 def _classify(place: Path, seed: int, say: Callable[[str], None]) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """``recurra doctor``: what is installed, what the machine can do, and where data lies."""
 
-import json as json_format
 import os
 import platform
 from importlib import metadata
@@ -11,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from recurra import __version__
+from recurra.train.strict_json import strict_json
 
 # extra -> the modules it brings that commands of today need
 EXTRAS = {
@@ -36,7 +36,7 @@ def doctor(
     """
     found = _findings(data_dir)
     if json:
-        print(json_format.dumps(found, indent=1))
+        print(strict_json(found))
         return
     print("versions")
     for name, version in found["versions"].items():

@@ -1,9 +1,10 @@
 """A language model's part of ``recurra evaluate`` and ``predict``."""
 
-import json as json_format
 import sys
 from pathlib import Path
 from typing import Any
+
+from recurra.train.strict_json import strict_json
 
 DIAGNOSED = 16, 256  # pieces of the text, and tokens of each
 
@@ -31,7 +32,7 @@ def evaluate_language(
     with options(weights=weights or "float"):
         figures = model.evaluate(table.texts, adapt=adapt or 0.0)
     if json:
-        print(json_format.dumps({"run": str(run), "data": table.source, **figures}, indent=1))
+        print(strict_json({"run": str(run), "data": table.source, **figures}))
         return
     print(f"{table.source}{of_training(data, splits)}: {described(figures)}")
     if figures["unknown"]:
@@ -67,7 +68,7 @@ def predict_language(
         weights=weights,
     )
     if json:
-        print(json_format.dumps({"prompt": prompt, "text": "".join(pieces)}, indent=1, ensure_ascii=False))
+        print(strict_json({"prompt": prompt, "text": "".join(pieces)}, ensure_ascii=False))
         return
     print(prompt, end="", flush=True)
     for piece in pieces:

@@ -1,7 +1,6 @@
 """What the commands that train have in common: groups of options, printing, and what is said when one is stopped."""
 
 import functools
-import json as json_format
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import typer
+
+from recurra.train.strict_json import strict_json
 
 Network = functools.partial(typer.Option, rich_help_panel="Network")
 Training = functools.partial(typer.Option, rich_help_panel="Training")
@@ -53,9 +54,10 @@ def notes_of(given: Mapping[str, Any], fingerprint: str | None) -> dict[str, Any
         given: every option of the command. fingerprint: of the corpus, where it is one.
     """
     from recurra.data import CORPORA
+    from recurra.data.pairs import PAIRS
 
     kept = {name: str(given[name]) for name in ORIGIN if given.get(name) is not None}
-    if kept["data"] not in CORPORA:
+    if kept["data"] not in {*CORPORA, *PAIRS}:
         kept["data"] = str(Path(kept["data"]).absolute())
     for name in ("test", "data_dir"):
         if name in kept:
@@ -97,7 +99,7 @@ def finish(result: Mapping[str, Any], place: Path, example: str, *, json: bool, 
     say(f"report   {place / 'report.html'}")
     say(f"next     {shlex.join(['recurra', 'predict', str(place), example])}")
     if json:
-        print(json_format.dumps(result, indent=1))
+        print(strict_json(result))
 
 
 def _say_how_to_resume(stop: BaseException, place: Path) -> None:

@@ -1,6 +1,5 @@
 """Everything at once: flow, Jacobians, gates, and the letter that is made of them."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,11 @@ from recurra.diagnose.gates import gates_of
 from recurra.diagnose.jacobians import jacobians_of
 from recurra.diagnose.letter import Advice, LayerDiagnosis, letter
 from recurra.diagnose.runs import runs_of
-from recurra.errors import OptionError
-from recurra.train.files import write_atomically
+from recurra.train.files import require_place, write_atomically
 from recurra.train.settings import require_seed
+from recurra.train.strict_json import strict_json
+
+KINDS = "a diagnosis", (".html", ".json")  # that are written
 
 
 @dataclass(frozen=True)
@@ -44,15 +45,14 @@ class Diagnosis:
         """Write it as ``.html``, one page with pictures that needs no other file, or as ``.json``.
 
         Raises:
-            OptionError: the name ends otherwise.
+            OptionError: the name ends otherwise, or its folder is not there.
         """
         from recurra.diagnose.page import page_of
 
-        kinds = {".html": lambda: page_of(self), ".json": lambda: json.dumps(self.as_json(), indent=1) + "\n"}
-        kind = Path(path).suffix.lower()
-        if kind not in kinds:
-            raise OptionError("a diagnosis is written as .html or .json", received=str(path))
-        write_atomically(Path(path), kinds[kind]())
+        kinds = {".html": lambda: page_of(self), ".json": lambda: strict_json(self.as_json()) + "\n"}
+        path = Path(path)
+        require_place(path, *KINDS)
+        write_atomically(path, kinds[path.suffix.lower()]())
 
 
 def diagnose(model: Any, *inputs: Any, anchors: int | None = 16, seed: int = 0, **keywords: Any) -> Diagnosis:

@@ -14,6 +14,7 @@ from recurra.diagnose.runs import Run, first_rows, runs_of
 from recurra.engine import options
 from recurra.errors import OptionError
 from recurra.shapes import numel
+from recurra.train.strict_json import without_nan
 
 VANISHED, EXPLODED = 1e-3, 10.0  # what is left of a gradient's norm over all frames
 _NUMBERS = 2**22  # of the largest tensor that one pass makes: the next pass finds its memory warm
@@ -34,7 +35,7 @@ class Flow:
         lags: k, from 1. norms: the mean norm at each. low, high: its quartiles.
         decay_per_frame: the factor by which the norm changes from frame to frame: least squares on its logarithm.
         half_life: frames in which half of it is gone; infinite where it does not shrink.
-        reach: what is left over all frames that were looked at, of the fitted line.
+        reach: what is left over all frames that were looked at, of the fitted line; infinite where a norm is.
         verdict: ``"vanishing"`` where less than 1/1000 is left, ``"exploding"`` where it grows tenfold, ``"healthy"``.
         horizon: the farthest frame whose *input* still moves the output by 1 % of what the nearest does.
         input_norms: the same norms of the output's derivative for the input, from lag 0.
@@ -54,10 +55,11 @@ class Flow:
 
     def as_json(self) -> dict[str, Any]:
         """Its numbers, as JSON holds them: no infinity."""
-        return asdict(self) | {"half_life": self.half_life if math.isfinite(self.half_life) else None}
+        numbers: dict[str, Any] = without_nan(asdict(self))
+        return numbers
 
 
-class _Moved(Wrapper):
+class Moved(Wrapper):
     """A cell whose state is moved by an input before each step: the derivative for that input is the state's."""
 
     def __init__(self, cell: Cell[Any]):
@@ -128,9 +130,9 @@ def flow_of(
         raise OptionError("gradients flow from frame to frame: at least two are needed", received=f"T = {run.T}")
     width = sum(s[0].numel() for s in run.state)
     directions = torch.nn.functional.normalize(torch.randn(len(places), width, generator=rng), dim=1)
-    norms = torch.full((longest, len(places)), math.nan)  # a row a lag, from 1
-    moves = torch.full((longest + 1, len(places)), math.nan)
-    cell = _Moved(run.cell).eval()
+    norms = torch.full((longest, len(places)), math.nan, dtype=torch.float64)  # a row a lag, from 1
+    moves = torch.full((longest + 1, len(places)), math.nan, dtype=torch.float64)
+    cell = Moved(run.cell).eval()
     per_pass = max(1, _NUMBERS // (longest * max(width, sum(v[0, 0].numel() for v in run.x))))
     for rows in places[:, 0].argsort(stable=True).split(per_pass):  # rows of like length together
         back, inward = _back(run, cell, places[rows], directions[rows], longest, rng)
@@ -150,7 +152,7 @@ def _anchors(run: Run, count: int | None) -> Tensor:
 
 
 def _back(
-    run: Run, cell: _Moved, places: Tensor, directions: Tensor, longest: int, rng: torch.Generator
+    run: Run, cell: Moved, places: Tensor, directions: Tensor, longest: int, rng: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Norms ``(K, N)`` of the state's derivatives at lags from 1, and ``(K + 1, N)`` of the input's at lags from 0."""
     t, b = places.unbind(1)
@@ -173,25 +175,30 @@ def _back(
     if reset is not None:  # nothing before it is felt
         back = back.masked_fill(reset[..., None], 0)
     moved = torch.stack(
-        [g.flatten(2).float().norm(dim=2) for g in inward if g is not None] or [back.new_zeros(K, len(t))]
+        [g.flatten(2).double().norm(dim=2) for g in inward if g is not None]
+        or [back.new_zeros(K, len(t), dtype=torch.float64)]
     )
     by_lag = count - 1 - torch.arange(K)[:, None]  # (K, N) the frame of each lag from 0; below 0 there is none
-    pick = lambda values: values.cpu().gather(0, by_lag.clamp_min(0)).masked_fill(by_lag < 0, math.nan)
-    return pick(back.float().norm(dim=2)), pick(moved.norm(dim=0))
+    # inf - inf was too large as well; from a state that overflowed itself, what comes back says nothing.
+    large = lambda values: values.cpu().nan_to_num(math.inf, math.inf)
+    unseen = (by_lag < 0) | ~flat.isfinite().all(1).cpu()
+    pick = lambda values: large(values).gather(0, by_lag.clamp_min(0)).masked_fill(unseen, math.nan)
+    return pick(back.double().norm(dim=2)), pick(moved.norm(dim=0))
 
 
 def _flow(name: str, norms: Tensor, moves: Tensor) -> Flow:
-    mean = norms.nanmean(1).double()
-    low, high = (norms.float().nanquantile(q, dim=1) for q in (0.25, 0.75))
+    mean = norms.nanmean(1).nan_to_num(math.inf, math.inf)  # NaN: so long after its beginning each state has overflowed
+    low, high = (norms.nanquantile(q, dim=1, interpolation="nearest") for q in (0.25, 0.75))
     lags = torch.arange(1, len(mean) + 1, dtype=torch.float64)
-    seen = mean > SMALLEST
+    seen = (mean > SMALLEST) & mean.isfinite()
     if int(seen.sum()) >= 2:
         k, log = lags[seen], mean[seen].log()
-        slope = float(((k - k.mean()) * (log - log.mean())).sum() / ((k - k.mean()) ** 2).sum())
-        decay = math.exp(slope)
-    else:  # nothing comes back at all, or there is one lag
-        decay = float(mean[0]) if int(seen.sum()) else 0.0
-    reach = decay ** len(mean)
+        slope = ((k - k.mean()) * (log - log.mean())).sum() / ((k - k.mean()) ** 2).sum()
+        decay = float(slope.exp())
+    else:  # nothing comes back at all, or there is one lag, or all overflow from the second one on
+        decay = float(mean[0]) if float(mean[0]) > SMALLEST else 0.0
+    grown = bool(mean.isinf().any())
+    reach = math.inf if grown else float(torch.tensor(decay, dtype=torch.float64) ** len(mean))
     verdict = "vanishing" if reach < VANISHED else "exploding" if reach > EXPLODED else "healthy"
     inward = moves.nanmean(1)
     inward = inward[~inward.isnan()]

@@ -1,5 +1,6 @@
 """Whether gates still move, units still live, and states stay within bounds."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -8,6 +9,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from recurra.diagnose.runs import Run, runs_of
+from recurra.train.strict_json import without_nan
 
 _POINTS = 2048  # frames that gates are looked at in
 _SQUASH = {
@@ -41,8 +43,9 @@ class Gates:
     growth: dict[str, float]
 
     def as_json(self) -> dict[str, Any]:
-        """Its numbers, as JSON holds them."""
-        return asdict(self)
+        """Its numbers, as JSON holds them: no infinity."""
+        numbers: dict[str, Any] = without_nan(asdict(self))
+        return numbers
 
 
 class _Watch(TorchDispatchMode):
@@ -105,5 +108,7 @@ def gates_of(run: Run, *, seed: int = 0) -> Gates:
 def _growth(norms: list[float]) -> float:
     tenth = max(1, len(norms) // 10)
     mean = lambda part: sum(part) / max(1, len(part))
-    early = mean(norms[tenth : 2 * tenth] or norms[:1])
-    return mean(norms[-tenth:]) / early if early > 0 else 1.0
+    early, late = mean(norms[tenth : 2 * tenth] or norms[:1]), mean(norms[-tenth:])
+    if not math.isfinite(late):
+        return math.inf
+    return late / early if early > 0 else 1.0

@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recurra.diagnose.flow import Moved
 from recurra.diagnose.runs import Run, runs_of
 from recurra.shapes import numel
+from recurra.train.strict_json import without_nan
 
 _NUMBERS = 2**23  # of all Jacobians together
 
@@ -19,7 +21,7 @@ class Jacobians:
 
     Attributes:
         name: the layer and direction.
-        points: at how many frames.
+        points: at how many frames; those where a state overflowed are left out.
         largest, mean: the largest, and the mean, singular value of each of them.
         radius: the largest absolute eigenvalue of each of them.
         times: for each leaf of the state the time constant of each unit, in frames: the -1 / log of the mean of
@@ -35,8 +37,8 @@ class Jacobians:
 
     def as_json(self) -> dict[str, Any]:
         """Its numbers, as JSON holds them: no infinity."""
-        times = {leaf: [t if math.isfinite(t) else None for t in found] for leaf, found in self.times.items()}
-        return asdict(self) | {"times": times}
+        numbers: dict[str, Any] = without_nan(asdict(self))
+        return numbers
 
 
 def jacobians(model: Any, *inputs: Any, points: int = 64, seed: int = 0, **keywords: Any) -> list[Jacobians]:
@@ -61,20 +63,19 @@ def jacobians(model: Any, *inputs: Any, points: int = 64, seed: int = 0, **keywo
 
 def jacobians_of(run: Run, *, points: int = 64, seed: int = 0) -> Jacobians:
     """:func:`jacobians` of one run."""
-    cell, shapes = run.cell, run.cell.state_shapes
+    cell, shapes = Moved(run.cell).eval(), run.cell.state_shapes
     sizes = [numel(shape) for shape in shapes.values()]
     most = max(1, min(points, _NUMBERS // sum(sizes) ** 2))
     x, state, constants = run.points(most, torch.Generator().manual_seed(seed))
-
-    def step(flat: Tensor, x: Any, constants: Any) -> Tensor:
-        leaves = [part.reshape(1, *s.shape[1:]) for part, s in zip(flat.split(sizes), state, strict=True)]
-        given = x[0][None] if cell.Input is None else cell.Input(*(v[None] for v in x))
-        fixed = (cell.Constants(*(c[None] for c in constants)),) if cell.Constants else ()
-        _, new = cell.step(given, cell.State(*leaves), *fixed)
-        return torch.cat([leaf.flatten() for leaf in new])
-
-    flat = torch.cat([s.flatten(1) for s in state], 1)
-    found = torch.func.vmap(torch.func.jacrev(step))(flat, x, constants).detach().double()  # (N, Z, Z)
+    by = state[0].new_zeros(len(state[0]), sum(sizes)).requires_grad_()  # (N, Z)
+    with torch.enable_grad():
+        fixed = (cell.Constants(*constants),) if cell.Constants else ()
+        _, new = cell.step(cell.Input(*x, by), cell.State(*state), *fixed)  # type: ignore[misc]  # it has an Input
+        # Number by number of the new state, all points at once. Not by vmap: it runs no step that branches on a value
+        # or draws at random.
+        numbers = torch.cat([leaf.flatten(1) for leaf in new], 1).sum(0)
+        found = torch.stack([_derivative(number, by) for number in numbers], 1).double()  # (N, Z, Z)
+    found = found[found.isfinite().flatten(1).all(1)]
     values = torch.linalg.svdvals(found)
     diagonal = found.diagonal(dim1=1, dim2=2).abs().mean(0).split(sizes)
     return Jacobians(
@@ -85,6 +86,12 @@ def jacobians_of(run: Run, *, points: int = 64, seed: int = 0) -> Jacobians:
         torch.linalg.eigvals(found).abs().amax(1).tolist(),
         {leaf: [_time(a) for a in kept.tolist()] for leaf, kept in zip(shapes, diagonal, strict=True)},
     )
+
+
+def _derivative(y: Tensor, x: Tensor) -> Tensor:
+    if not y.requires_grad:  # of a step that reads no state
+        return torch.zeros_like(x)
+    return torch.autograd.grad(y, x, retain_graph=True, materialize_grads=True)[0]
 
 
 def _time(kept: float) -> float:

@@ -1,5 +1,6 @@
 """The doctor's letter: what was measured, what it means, and what to change; each advice stands on a symptom."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import mean, median
@@ -58,7 +59,7 @@ def _exploding(f: LayerDiagnosis) -> str:
     return (
         f"a gradient grows {f.flow.decay_per_frame:.4g} times a frame, "
         f"{f.flow.reach:.3g} times over {len(f.flow.lags)}; "
-        f"the Jacobian's largest singular value is {median(f.jacobians.largest):.2g}"
+        f"the Jacobian's largest singular value is {median(f.jacobians.largest or [math.inf]):.2g}"
     )
 
 

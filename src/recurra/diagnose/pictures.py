@@ -26,16 +26,17 @@ def flow_picture(flow: Flow) -> str:
         axes.plot(lags, up(flow.norms), color=VALID, label="state, mean")
         if len(flow.input_norms) > 1:
             axes.plot(range(len(flow.input_norms)), up(flow.input_norms), color=TRAIN, label="input to output")
-        seen = [(k, math.log(norm)) for k, norm in zip(lags, flow.norms, strict=True) if norm > SMALLEST]
-        if flow.decay_per_frame > 0 and seen:
-            k, height = np.mean(seen, axis=0)
-            line = np.exp(height + (np.asarray(lags) - k) * math.log(flow.decay_per_frame))
+        seen = [(k, math.log(norm)) for k, norm in zip(lags, flow.norms, strict=True) if SMALLEST < norm < math.inf]
+        if 0 < flow.decay_per_frame < math.inf and seen:
+            fitted, heights = np.transpose(seen)
+            line = np.exp(heights.mean() + (fitted - fitted.mean()) * math.log(flow.decay_per_frame))
             label = f"{flow.decay_per_frame:.3g} a frame"
-            axes.plot(lags, up(line), color=INK, linewidth=0.8, linestyle=":", label=label)
+            axes.plot(fitted, up(line), color=INK, linewidth=0.8, linestyle=":", label=label)
         axes.axhline(VANISHED, color=INK, linewidth=0.5)
         axes.set(
             yscale="log", xlabel="frames back", ylabel="norm of the gradient", title=f"{flow.name}: {flow.verdict}"
         )
+        _plain_numbers(axes.yaxis)
         axes.legend()
         return svg(figure, f"flow-{flow.name}".replace(" ", "-"))
 
@@ -57,6 +58,7 @@ def spectrum_picture(found: Jacobians) -> str:
             right.plot(np.linspace(0, 1, len(bounded)), np.maximum(bounded, 0.1), color=colour, label=leaf)
         right.set(yscale="log", xlabel="part of the units", ylabel="frames", title="how long units remember")
         right.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        _plain_numbers(right.yaxis)
         right.legend()
         return svg(figure, f"spectrum-{found.name}".replace(" ", "-"))
 
@@ -72,6 +74,17 @@ def gates_picture(found: Gates) -> str:
         right.set(xlabel="frame", ylabel="root mean square", title="size of states", ylim=(0, None))
         right.legend()
         return svg(figure, f"gates-{found.name}".replace(" ", "-"))
+
+
+def _plain_numbers(axis: mpl.axis.Axis) -> None:
+    """Label a logarithmic axis in numbers: :func:`svg` draws no TeX. Within two decades, 2 and 5 have labels too."""
+
+    def minor(value: float, _: float) -> str:
+        low, high = axis.get_view_interval()
+        return f"{value:g}" if high < 100 * low and f"{value:e}"[0] in "25" else ""
+
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_formatter(minor)
 
 
 def _ends(axes: mpl.axes.Axes, low: Mapping[str, float], high: Mapping[str, float]) -> None:

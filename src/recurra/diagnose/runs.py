@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from recurra.cells import Cell
 from recurra.engine import options, requests, scan
 from recurra.engine.request import Request
-from recurra.errors import DataError, OptionError
+from recurra.errors import DataError, DivergedError, NaNInputError, OptionError
 from recurra.layers import GRU, LSTM, RNN, Recurrent
 from recurra.layers.accelerate import accelerate
 
@@ -98,7 +98,8 @@ def runs_of(model: Any, *inputs: Any, **keywords: Any) -> list[Run]:
         inputs, keywords: what it is called with; of a cell, ``x (T, B, D)`` and what :func:`recurra.scan` takes.
 
     Raises:
-        OptionError: there is no recurrent layer. DataError: no frame is valid.
+        OptionError: there is no recurrent layer. DataError: no frame is valid. DivergedError: weights are not finite.
+        NaNInputError: nor is what a layer is given.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(3, 5), nn.LSTM(5, 4, num_layers=2, batch_first=True))
@@ -119,7 +120,27 @@ def runs_of(model: Any, *inputs: Any, **keywords: Any) -> list[Run]:
         )
     if not any(int(run.lengths.sum()) for run in found):
         raise DataError("there is nothing to look at: all sequences are empty")
+    _require_finite(found)
     return found
+
+
+def _require_finite(runs: Sequence[Run]) -> None:
+    """Raise where weights or inputs are NaN or infinite. Where a state overflows is for the diagnosis to say."""
+    finite = lambda leaves: all(bool(leaf.isfinite().all()) for leaf in leaves)
+    for k, run in enumerate(runs):
+        for name, weight in run.cell.state_dict().items():
+            if not finite([weight]):
+                raise DivergedError(
+                    f"{run.name} has weights that are NaN or infinite",
+                    received=name,
+                    instead="the weights of an earlier step: the training has diverged",
+                )
+        valid = torch.arange(run.T)[:, None] < run.lengths  # (T, B); padding may hold anything
+        if not finite(v[valid] for v in run.x) and all(finite(before.states) for before in runs[:k]):
+            raise NaNInputError(
+                f"{run.name} is given NaN or infinities",
+                instead="finite inputs, and finite weights in front of the layer",
+            )
 
 
 Call = Callable[[nn.Module], Any]

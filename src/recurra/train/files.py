@@ -3,9 +3,20 @@
 import hashlib
 import os
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 
+from recurra.errors import OptionError
+
 UNFINISHED = ".recurra-tmp"  # ends the name of a file that is being written
+
+
+def require_place(path: Path, what: str, kinds: Sequence[str]) -> None:
+    """Raise OptionError where a file cannot be written there: of another kind, by its name, or in no folder."""
+    if path.suffix.lower() not in kinds:
+        raise OptionError(f"{what} is written as {' or '.join(kinds)}", received=str(path))
+    if not path.parent.is_dir():
+        raise OptionError(f"{what} is written into a folder that is there", received=str(path.parent))
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:

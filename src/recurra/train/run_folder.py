@@ -12,8 +12,6 @@ checkpoints/        ``best.safetensors`` and ``last.safetensors``: what ``--resu
 Nothing here is pickled, and no code is imported by a name found in a file.
 """
 
-import json
-import math
 import platform
 import reprlib
 from collections.abc import Mapping
@@ -29,6 +27,7 @@ import recurra
 from recurra.errors import RunFolderError
 from recurra.train import ranks
 from recurra.train.files import is_stray, remove_strays, sha256_of, write_atomically
+from recurra.train.strict_json import strict_json
 from recurra.train.untrusted import (
     AGAIN,
     LARGEST_JSON,
@@ -260,18 +259,7 @@ class RunFolder:
 
 def write_json(path: Path, document: Any) -> None:
     """Write JSON, indented, in UTF-8, without NaN."""
-    write_atomically(path, json.dumps(without_nan(document), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def without_nan(value: Any) -> Any:
-    """`value` with None for NaN and infinities, which JSON has no words for."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {k: without_nan(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(v) for v in value]
-    return value
+    write_atomically(path, strict_json(document, ensure_ascii=False) + "\n")
 
 
 def versions() -> dict[str, str]:
