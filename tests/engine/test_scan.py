@@ -289,7 +289,7 @@ def test_options_nest_and_end():
     with options(save=1e9) as chosen:  # bytes, as one writes them
         scan(cell, x)
         assert chosen.save == 1e9
-    for save in ("some", 0, -1, True):
+    for save in ("some", 0, -1, 1.5, True):
         with pytest.raises(OptionError, match='save must be "all", "sqrt" or a number of bytes'), options(save=save):
             pass
 

@@ -1,9 +1,12 @@
 """``recurra explain``: what the engine derives from a cell, the executor that would run it, and why."""
 
-import json as json_format
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from typing import Annotated, Any
 
 import typer
+
+from recurra.train.strict_json import strict_json
 
 
 def explain(
@@ -32,19 +35,49 @@ def explain(
 
     from recurra.engine import explain as explained
 
-    made = cell_from(cell)(input_size, hidden_size)
+    made = cell_from(cell, input_size, hidden_size)
     reset = torch.zeros(frames, batch_size, dtype=torch.bool) if resets else None
-    found = explained(made, T=frames, B=batch_size, reset=reset)
+    with code_of(cell):
+        found = explained(made, T=frames, B=batch_size, reset=reset)
     if json:
-        print(json_format.dumps(found.to_dict(), indent=1))
+        print(strict_json(found.to_dict()))
         return
     print(found)
     if graph and found.graph:
         print(f"\n{found.graph}")
 
 
-def cell_from(name: str) -> Any:
-    """The class of that name, from the table or from a file."""
+def cell_from(name: str, D: int, H: int) -> Any:
+    """A cell of the class of that name, from the table or from a file."""
+    with code_of(name, instead="a class that is made as Class(input_size, hidden_size)"):
+        return _class_from(name)(D, H)
+
+
+@contextmanager
+def code_of(name: str, instead: str = "") -> Iterator[None]:
+    """Inside of the block FILE.py:Class runs: it prints to stderr, and what it raises becomes one error of ours."""
+    import os
+    import sys
+    import traceback
+
+    from recurra.errors import CellDefinitionError, RecurraError
+
+    file = name.rpartition(":")[0]
+    try:
+        with redirect_stdout(sys.stderr):  # stdout may be JSON
+            yield
+    except (Exception, SystemExit) as error:
+        if not file or isinstance(error, RecurraError):
+            raise
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == os.path.abspath(file)]  # noqa: PTH100
+        line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+        where = f"{file}:{line}" if line else file
+        received = f"{type(error).__name__}: {error}"
+        raise CellDefinitionError(f"{where} cannot be run", received=received, instead=instead) from None
+
+
+def _class_from(name: str) -> Any:
     from recurra.cells import Cell, cell_named
     from recurra.errors import CellDefinitionError, UnknownNameError
 
@@ -64,7 +97,6 @@ def cell_from(name: str) -> Any:
 def _run_file(file: str) -> Any:
     import importlib.util
     import sys
-    import traceback
     from pathlib import Path
 
     from recurra.errors import CellDefinitionError
@@ -77,12 +109,5 @@ def _run_file(file: str) -> Any:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module  # type hints of a state are looked up there
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if frame.filename == spec.origin]
-        line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
-        where = f"{file}:{line}" if line else file
-        raise CellDefinitionError(f"{where} cannot be run", received=f"{type(error).__name__}: {error}") from None
+    spec.loader.exec_module(module)
     return module

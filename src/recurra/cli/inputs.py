@@ -199,11 +199,16 @@ def data_of(model: Any, run: Path, data: str | None, **chosen: Any) -> tuple[str
     Raises:
         OptionError: the run does not say.
     """
+    from recurra.data.pairs import PAIRS
+
     if data is not None:
         return data, chosen
     kept = {k: v for k, v in model.about_.get("notes", {}).items() if isinstance(v, str)}
     if "data" not in kept:
         raise OptionError("the run does not say what it was trained on", instead=f"recurra evaluate {run} DATA")
+    path = Path(kept["data"])
+    if path.name in PAIRS and not path.exists():  # older runs hold such a name as if it were a file's
+        kept["data"] = path.name
     return kept["data"], {k: kept.get(k) if v is None else v for k, v in chosen.items()}
 
 

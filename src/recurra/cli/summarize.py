@@ -1,9 +1,10 @@
 """A summariser's part of ``recurra evaluate``, ``predict`` and ``diagnose``."""
 
-import json as json_format
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from recurra.train.strict_json import strict_json
 
 if TYPE_CHECKING:
     from recurra.data import PairSplits
@@ -36,7 +37,7 @@ def evaluate_summaries(
     with options(weights=weights or "float"):
         figures = model.evaluate(table.sources, table.references or table.targets or [])
     if json:
-        print(json_format.dumps({"run": str(run), "data": table.origin, **figures}, indent=1))
+        print(strict_json({"run": str(run), "data": table.origin, **figures}))
         return
     from rich.console import Console
     from rich.table import Table
@@ -66,20 +67,19 @@ def predict_summaries(
     from recurra.engine import options
     from recurra.errors import OptionError
     from recurra.tasks.summarize import Summarizer
+    from recurra.tasks.summary_pictures import FORMATS, attention_picture
+    from recurra.train.files import require_place
 
     documents = read_documents(texts, text, whole=whole)
+    if attention is not None:
+        require_place(attention, *FORMATS)
+        if len(documents) != 1:
+            raise OptionError("a picture of attention is of one text", received=f"{len(documents)} texts")
     model = Summarizer.load(run)
     if beam is not None:
         model.set_params(beam=beam)
     with options(weights=weights or "float"):
         found = model.candidates([document for _, document in documents])
-    if attention is not None:
-        from recurra.tasks.summary_pictures import attention_picture
-
-        if len(documents) != 1:
-            raise OptionError("a picture of attention is of one text", received=f"{len(documents)} texts")
-        attention_picture(model.attended(documents[0][1]), attention)
-        print(f"wrote {attention}", file=sys.stderr)
     if json:
         rows = [
             {
@@ -89,10 +89,15 @@ def predict_summaries(
             }
             for (name, _), candidates in zip(documents, found, strict=True)
         ]
-        print(json_format.dumps(rows, indent=1, ensure_ascii=False))
-        return
-    for (name, _), candidates in zip(documents, found, strict=True):
-        print(f"{name}: {candidates[0][0]}" if name else candidates[0][0])
+        print(strict_json(rows, ensure_ascii=False))
+    else:
+        for (name, _), candidates in zip(documents, found, strict=True):
+            print(f"{name}: {candidates[0][0]}" if name else candidates[0][0])
+    if attention is not None:  # last: of a summary without words there is no picture
+        with options(weights=weights or "float"):
+            attended = model.attended(documents[0][1])
+        attention_picture(attended, attention)
+        print(f"wrote {attention}", file=sys.stderr)
 
 
 def diagnose_summaries(

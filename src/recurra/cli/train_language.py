@@ -66,6 +66,7 @@ def language(
     from recurra.cli.inputs import run_folder_for
     from recurra.cli.training import finish, model_of, notes_of, result_of, say_unless, stoppable
     from recurra.data import load_text
+    from recurra.tasks.given import joined
     from recurra.tasks.language import LanguageModel
     from recurra.train import ranks
 
@@ -91,7 +92,8 @@ def language(
         figures = model.record(place, "test", splits.test.texts)
         result["test"] = figures
         say(f"test     {described(figures)}")
-    finish(result, place, "the ", json=json, say=say)
+    begins = str(joined(splits.train.texts).part(0, 80)).split()
+    finish(result, place, begins[0] if begins else "", json=json, say=say)
 
 
 def described(figures: dict[str, Any]) -> str:

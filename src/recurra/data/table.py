@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -130,7 +131,7 @@ def column_named(path: Path, columns: list[str], name: str | None, usual: tuple[
     raise MissingColumnError(
         f"{path} has no column named {', '.join(usual[:-1])} or {usual[-1]}, so name the one of the {role}s",
         received=f"the columns {', '.join(columns)}",
-        instead=f'{role}="{columns[0]}", or --{role} {columns[0]}, with the name of yours',
+        instead=f'{role}="{columns[0]}", or --{role} {shlex.quote(columns[0])}, with the name of yours',
     )
 
 

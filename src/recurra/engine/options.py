@@ -61,7 +61,8 @@ def options(
         >>> with recurra.options(executor="reference"):
         ...     y, state = recurra.scan(cell, x)
     """
-    if save is not None and save not in ("all", "sqrt") and (isinstance(save, bool | str) or not 1 <= save < math.inf):
+    counted = not isinstance(save, bool | str | None) and 1 <= save < math.inf and save % 1 == 0  # 1e9 is bytes too
+    if save is not None and save not in ("all", "sqrt") and not counted:
         raise OptionError('save must be "all", "sqrt" or a number of bytes', received=repr(save))
     if weights is not None and weights not in WEIGHTS:
         raise OptionError(f"weights must be one of {', '.join(WEIGHTS)}", received=repr(weights))

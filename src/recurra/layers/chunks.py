@@ -7,8 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
-from recurra.errors import InputTypeError, OptionError
+from recurra.engine.request import check_lengths, check_reset
+from recurra.errors import InputTypeError, LengthsError, OptionError
+
+_ENDLESS = 2**63 - 1
 
 
 def tbptt(
@@ -44,7 +48,8 @@ def tbptt(
 
     Raises:
         OptionError: `chunk` is not positive, or the layer runs both ways: what runs back begins at the sequence's end.
-        InputTypeError: `x`, or a piece of it, is none of these.
+        InputTypeError: `x`, or a piece of it, is none of these. LengthsError, ResetError: as the layer says it of all
+            frames; of pieces, what is too long for them, once they have ended.
 
     Example:
         >>> import torch
@@ -72,7 +77,7 @@ def tbptt(
         raise InputTypeError(
             "tbptt cuts a tensor, an array, a NamedTuple of such, or an iterable of them", received=type(x).__name__
         )
-    return _chunks(layer, [x] if whole else x, state, chunk, lengths, reset)
+    return _chunks(layer, [x] if whole else x, state, chunk, lengths, reset, whole)
 
 
 def _chunks(
@@ -82,9 +87,17 @@ def _chunks(
     chunk: int,
     lengths: Tensor | None,
     reset: Tensor | None,
+    whole: bool,
 ) -> Iterator[tuple[Any, Any]]:
     before = 0  # frames in front of the chunk
+    check = lambda T, *, more: None
     for x in pieces:
+        if isinstance(x, PackedSequence):
+            raise InputTypeError(
+                "tbptt cuts frames that stand side by side in time, which those of a PackedSequence do not",
+                received="PackedSequence",
+                instead="pad_packed_sequence, and lengths=",
+            )
         first = x[0] if hasattr(x, "_fields") else x
         if not isinstance(first, Tensor | np.ndarray):
             raise InputTypeError(
@@ -94,6 +107,8 @@ def _chunks(
         single = first is x and first.ndim == 2 and floating  # one sequence, as torch.nn takes it
         axis = 1 if getattr(layer, "batch_first", False) and not single else 0
         T = first.shape[axis]
+        check = functools.partial(_check, lengths, reset, None if single else first.shape[1 - axis], axis)
+        check(before + T, more=not whole)
         for start in range(0, T, chunk):
             size = min(chunk, T - start)
             further: dict[str, Any] = {}
@@ -107,6 +122,20 @@ def _chunks(
             yield y, state
             del y  # or its graph would live on beside the next chunk's
             before += size
+    check(before, more=False)
+
+
+def _check(lengths: Any, reset: Any, B: int | None, axis: int, T: int, *, more: bool) -> None:
+    """Raise as a layer does that gets all frames at once. T: of those met; more: others may follow. B: None of one."""
+    if lengths is not None:
+        if B is None:
+            raise LengthsError("a single sequence has its length already")
+        check_lengths(lengths, _ENDLESS if more else T, B)
+    if reset is not None:
+        rows = reset
+        if isinstance(reset, Tensor):
+            rows = reset[..., None] if B is None else reset.transpose(0, axis) if reset.dim() == 2 else reset
+        check_reset(rows, max(T, len(rows)) if more and isinstance(rows, Tensor) and rows.dim() else T, B or 1)
 
 
 def _cut(x: Any, *, axis: int, start: int, size: int) -> Tensor:

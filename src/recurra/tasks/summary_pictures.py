@@ -10,15 +10,15 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from recurra.data.written_words import JOINER
-from recurra.errors import OptionError
-from recurra.train.files import write_atomically
+from recurra.train.files import require_place, write_atomically
 from recurra.train.pictures import STYLE, TRAIN, VALID, drawable, svg
 
 if TYPE_CHECKING:
     from recurra.tasks.summarize import Attended
 
 MOST_WORDS = 80  # of a source in a picture; a word takes 0.22 inches
-FORMATS = (".png", ".svg", ".pdf")
+NARROWEST = 3.6  # inches: the title's
+FORMATS = "a picture of attention", (".png", ".svg", ".pdf")
 
 
 def lengths(written: Sequence[str], references: Sequence[str]) -> str:
@@ -42,15 +42,12 @@ def attention_picture(attended: "Attended", path: Path) -> None:
         attended: of :meth:`recurra.tasks.Summarizer.attended`. path: a ``.png``, ``.svg`` or ``.pdf``.
 
     Raises:
-        OptionError: the name ends otherwise.
+        OptionError: the name ends otherwise, or its folder is not there.
     """
-    if path.suffix.lower() not in FORMATS:
-        raise OptionError(
-            "a picture's name says its format", received=str(path), instead=f"a name with {', '.join(FORMATS)}"
-        )
+    require_place(path, *FORMATS)
     S, T = min(len(attended.source), MOST_WORDS), len(attended.written)
     weights = attended.weights[:, :S]
-    figure = Figure(figsize=(1.6 + 0.22 * S, 1.8 + 0.26 * T), layout="constrained")
+    figure = Figure(figsize=(max(NARROWEST, 1.6 + 0.22 * S), 1.8 + 0.26 * T), layout="constrained")
     axes = figure.subplots()
     axes.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axes.set_xticks(range(S), [_shown(word) for word in attended.source[:S]], rotation=90, fontsize=8)
@@ -58,10 +55,12 @@ def attention_picture(attended: "Attended", path: Path) -> None:
     copied = 0
     for row, part in enumerate(attended.copied):
         if part > 0.5:
-            column = int(weights[row].argmax())
-            axes.add_patch(
-                mpl.patches.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="tab:orange", linewidth=2)
-            )
+            same = [word == attended.written[row] for word in attended.source]
+            column = int(np.where(same, attended.weights[row], -1).argmax())
+            if same[column] and column < S:
+                frame = mpl.patches.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False)
+                frame.set(edgecolor="tab:orange", linewidth=2)
+                axes.add_patch(frame)
             axes.get_yticklabels()[row].set_color("tab:orange")
             copied += 1
     axes.set(xlabel="source", ylabel="written")
