@@ -38,7 +38,8 @@ def test_training_says_where_things_are_and_how_well_it_went(place):
     found = re.search(r"test     perplexity (\S+), (\S+) nats a token, (\S+) bits a character, on \d+ tokens\n", out)
     metrics = json.loads((place / "runs/lines/metrics.json").read_text())
     assert f"{metrics['test']['perplexity']:.2f}" == found[1]
-    assert "next     recurra predict runs/lines 'the '" in out
+    prompt = re.search(r"next     recurra predict runs/lines (\w+)\n", out)[1]
+    assert (place / "data/train.txt").read_text().startswith(prompt)
 
 
 def test_evaluating_gives_the_same_figures(run, place):

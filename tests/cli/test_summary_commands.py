@@ -3,11 +3,18 @@
 import csv
 import json
 import re
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from some_pairs import pairs
 
+from recurra.cli.inputs import data_of
+from recurra.cli.training import notes_of
+from recurra.engine.options import current_options
 from recurra.kernels.cpu import native
+from recurra.tasks.summarize import Attended, Summarizer
 
 SMALL = (
     "--cell gru --hidden-size 12 --embedding-size 12 --max-target-tokens 8 --batch-size 16 --validation-fraction 0.2 "
@@ -117,7 +124,31 @@ def test_a_picture_of_attention(run, place):
     done = run("predict", "runs/mail", "the owner Zobimu.", "--attention", "a.png", cwd=place)
     assert (done.code, done.err) == (0, "wrote a.png\n")
     assert (place / "a.png").read_bytes().startswith(b"\x89PNG")
-    assert run("predict", "runs/mail", "test.csv", "--text", "mail", "--attention", "a.png", cwd=place).code == 2
+    for arguments, said in (
+        (["test.csv", "--text", "mail", "--attention", "a.png"], "of one text"),
+        (["the owner", "--attention", "a.gif"], "written as .png or .svg or .pdf"),
+        (["the owner", "--attention", "none/a.png"], "a folder that is there\n  received: none"),
+    ):
+        done = run("predict", "runs/mail", *arguments, cwd=place)
+        assert (done.code, done.out) == (2, "")
+        assert said in done.err
+
+
+def test_a_picture_is_of_the_search_that_was_made(run, place, monkeypatch):
+    seen = []
+    monkeypatch.setattr(Summarizer, "attended", lambda *_: seen.append(current_options().weights) or Attended(*empty))
+    empty = ["a"], ["a"], np.ones((1, 1)), np.ones(1)
+    done = run("predict", "runs/mail", "the owner", "--attention", "b.svg", "--weights", "int8", cwd=place)
+    assert (done.code, seen) == (0, ["int8"])
+
+
+@pytest.mark.parametrize("data", ["tatoeba", "mail.csv"])
+def test_a_corpus_of_pairs_is_kept_by_its_name(tmp_path, data):
+    given = {"data": data, "preset": "default"}
+    kept = notes_of(given, "0")["data"]
+    assert kept == (data if data == "tatoeba" else str(Path(data).absolute()))
+    about = {"notes": {"data": str(tmp_path / "tatoeba")}}  # of older runs
+    assert data_of(SimpleNamespace(about_=about), tmp_path, None) == ("tatoeba", {})
 
 
 def test_json_and_resuming_a_finished_run(run, place):

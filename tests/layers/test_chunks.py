@@ -9,7 +9,7 @@ import torch
 
 import recurra
 from recurra import GRU, LSTM, RNN, Recurrent, tbptt
-from recurra.errors import InputTypeError, OptionError
+from recurra.errors import InputTypeError, LengthsError, OptionError, ResetError
 from recurra.layers.chunks import detached
 from recurra.testing import assert_within_eps
 
@@ -185,6 +185,31 @@ def test_a_piece_is_gone_when_the_next_but_one_is_made():
     with torch.no_grad():
         assert sum(len(y) for y, _ in tbptt(layer, pieces(), chunk=3)) == T
     assert len(seen) == 6
+
+
+@pytest.mark.parametrize("cut", [lambda x: x, lambda x: x.split(4, 1)], ids=["whole", "pieces"])
+def test_lengths_and_resets_are_refused_as_by_the_layer(cut):
+    layer, x, _ = made(LAYERS["recurrent lstm"])
+    for lengths in ([11, 12, 3], [-1, 2, 3], [1.0, 2.0, 3.0], [11, 3]):
+        told = {"lengths": torch.tensor(lengths)}
+        with pytest.raises(LengthsError) as refused:
+            layer(x, **told)
+        with pytest.raises(LengthsError) as found:
+            list(tbptt(layer, cut(x), chunk=3, **told))
+        assert lengths[0] == -1 or str(found.value) == str(refused.value)  # of pieces, T is not known yet
+    for reset in (torch.zeros(B, T + 1).bool(), torch.zeros(B, T - 1).bool(), torch.zeros(B, T), torch.zeros(B).bool()):
+        with pytest.raises(ResetError):
+            list(tbptt(layer, cut(x), chunk=3, reset=reset))
+    with pytest.raises(LengthsError, match="a single sequence has its length already"):
+        list(tbptt(LSTM(D, H), torch.zeros(T, D), chunk=3, lengths=torch.tensor([3])))
+    with pytest.raises(ResetError):
+        list(tbptt(LSTM(D, H), torch.zeros(T, D), chunk=3, reset=torch.zeros(T + 1).bool()))
+
+
+def test_packed_frames_are_refused():
+    packed = torch.nn.utils.rnn.pack_sequence([torch.zeros(T, D), torch.zeros(3, D)])
+    with pytest.raises(InputTypeError, match=r"side by side in time(.|\n)*PackedSequence(.|\n)*lengths="):
+        list(tbptt(LSTM(D, H), packed, chunk=3))
 
 
 def test_states_are_cut_off_whatever_their_structure():

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
@@ -22,6 +23,8 @@ from recurra.errors import (
     UnknownNameError,
 )
 from recurra.tasks import Summarizer, TextClassifier, summarize
+from recurra.tasks.summarize import Attended
+from recurra.tasks.summary_pictures import MOST_WORDS, attention_picture
 from recurra.train.randomness import random_states
 from recurra.train.run_folder import write_json
 from recurra.train.untrusted import read_json
@@ -80,8 +83,6 @@ def test_words_that_no_vocabulary_has_are_copied(learnt):
 
 
 def test_attention_says_what_was_copied_and_from_where(learnt, tmp_path):
-    from recurra.tasks.summary_pictures import attention_picture
-
     found = learnt.attended("report of the owner Zobimu and it was.")
     assert found.weights.shape == (len(found.written), len(found.source))
     np.testing.assert_allclose(found.weights.sum(1), 1, rtol=1e-5)
@@ -97,6 +98,16 @@ def test_attention_says_what_was_copied_and_from_where(learnt, tmp_path):
     assert "copied" in (tmp_path / "a.svg").read_text() or (tmp_path / "a.svg").stat().st_size > 1000
     with pytest.raises(OptionError, match=r"written as .png or .svg or .pdf(.|\n)*a\.gif"):
         attention_picture(found, tmp_path / "a.gif")
+
+
+def test_a_frame_is_around_an_equal_word_of_the_source(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(mpl.axes.Axes, "add_patch", lambda _, patch: drawn.append(patch.get_xy()))
+    source = ["of", "Zobimu", *["word"] * MOST_WORDS, "far"]
+    weights = np.zeros((2, len(source)), np.float32)
+    weights[:, 0], weights[:, 1], weights[:, -1] = 0.6, 0.3, 0.1
+    attention_picture(Attended(source, ["Zobimu", "far"], weights, np.ones(2, np.float32)), tmp_path / "a.png")
+    assert drawn == [(0.5, -0.5)]  # "far" stands beyond the words that are drawn
 
 
 @pytest.mark.parametrize(
