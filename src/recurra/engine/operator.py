@@ -189,8 +189,8 @@ def _laid(tape: Tensor, job: native.Job) -> Tensor:
 
 
 def _dealt(tape: Tensor) -> tuple[int, int, int]:
-    """The last row of an operator's tape: the order of the others follows from it, and another thread may read them."""
-    shares, workers, team = map(int, tape[-1, :3].tolist())
+    """The last rows of an operator's tape: the order of the others follows, and another thread may read them."""
+    shares, workers, team = map(int, tape[-3:, 0].tolist())
     return shares, workers, team
 
 
@@ -204,7 +204,7 @@ def _shapes(scan: Scan, x: Sequence[Tensor]) -> list[tuple[int, ...]]:
     graph, (T, B) = scan.derived.forward.graph, x[0].shape[:2]
     row = lambda i: extent(graph.nodes[i].shape)
     y, *every = [(T, B, *row(i)) for i in scan.kind.outputs]
-    tape = [(T * B + 1, scan.taped)] if scan.taped else []  # its last row: see _dealt
+    tape = [(T * B + 3, scan.taped)] if scan.taped else []  # its last rows: see _dealt
     return [y, *((B, *row(i)) for i in graph.states), *every, *tape]
 
 
@@ -234,7 +234,7 @@ def _scan(
         if not scan.taped:
             return list(native.forward(job, tensors)[0])
         tape, frames = job.empty(*shapes[-1]), job.frames
-        tape[-1].zero_()[:3] = torch.tensor([frames.shares, frames.workers, frames.team])
+        tape[-3:].zero_()[:, 0] = torch.tensor([frames.shares, frames.workers, frames.team])
         return [*native.forward(job, tensors, _laid(tape, job))[0], tape]
 
 
