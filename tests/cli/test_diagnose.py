@@ -3,6 +3,8 @@
 import csv
 import json
 
+import pytest
+
 
 def test_a_cell_as_it_begins(run, tmp_path):
     done = run("diagnose", "--cell", "rnn", "-H", "16", "-T", "40", "--out", "d.html", cwd=tmp_path)
@@ -62,6 +64,7 @@ def no_constant(word):
     raise AssertionError(f"{word} is no JSON")
 
 
+@pytest.mark.filterwarnings("ignore:Raises runs in the plain loop")
 def test_a_cell_of_a_file_that_explodes_prints_or_raises(run, tmp_path):
     (tmp_path / "mine.py").write_text(CELLS)
     done = run("diagnose", "--cell", "mine.py:Grow", "-D", 3, "-H", 4, "--json", cwd=tmp_path)
