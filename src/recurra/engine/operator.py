@@ -26,7 +26,9 @@ from recurra.shapes import Dim, extent, numel
 from recurra.steps.graph import Node, StepGraph
 from recurra.steps.stages import stages
 
-_FORM = 1  # of the text; another one means that an operation of steps/ops.py, or the text itself, means something else
+# Of the text; another one means that an operation of steps/ops.py, the text itself, or what the operator gives out is
+# something else. Compilers keep what they made of an operator under its text.
+_FORM = 2
 _ROLES = ("inputs", "states", "constants", "outputs", "next_states")
 _PARTS = ("x", "state", "initial", "constants", "weights")  # as Kind.split has them
 _ARGUMENTS = ", ".join([*(f"Tensor[] {part}" for part in _PARTS), "Tensor? lengths", "Tensor? reset"])
