@@ -94,6 +94,15 @@ def test_a_run_of_an_unknown_task(run, tmp_path):
     assert "a task that this version does not know" in done.err
 
 
+def test_the_next_step_begins_as_a_text_without_spaces_does(run, made):
+    text = "日本語の文章はここにあります" * 20
+    (made / "japanese.txt").write_text(text, "utf-8")
+    chosen = [*SMALL, "--unit", "char", "--out", "runs-japanese"]
+    done = run("train", "language", "japanese.txt", *chosen, cwd=made)
+    assert done.code == 0, done.err
+    assert f"recurra predict runs-japanese {text[:80]}" in done.out.replace("'", "")
+
+
 def test_words_of_a_preset_and_json(run, made):
     chosen = [*SMALL, "--num-layers", 1, "--out", "runs-word", "--json"]
     done = run("train", "language", "data/train.txt", "--preset", "ptb-small", *chosen, cwd=made)

@@ -65,8 +65,7 @@ def language(
     given = dict(locals())  # first: every option of a model has its parameter's name here
     from recurra.cli.inputs import run_folder_for
     from recurra.cli.training import finish, model_of, notes_of, result_of, say_unless, stoppable
-    from recurra.data import load_text
-    from recurra.tasks.given import joined
+    from recurra.data import Texts, load_text
     from recurra.tasks.language import LanguageModel
     from recurra.train import ranks
 
@@ -92,7 +91,9 @@ def language(
         figures = model.record(place, "test", splits.test.texts)
         result["test"] = figures
         say(f"test     {described(figures)}")
-    begins = str(joined(splits.train.texts).part(0, 80)).split()
+    assert isinstance(splits.train.texts, Texts)  # load_text reads no others
+    first = splits.train.texts.text(0)
+    begins = str(first.part(0, first.offset(80))).split()
     finish(result, place, begins[0] if begins else "", json=json, say=say)
 
 
