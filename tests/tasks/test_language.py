@@ -328,6 +328,7 @@ def test_weights_in_fewer_bits_write_too(fitted):
     [
         ("", EmptyTextError, "the text is empty"),
         (" \n", EmptyTextError, "the text is empty"),
+        ("\u3000" * 30, EmptyTextError, "the text is empty"),
         ([], EmptyDataError, "text is empty"),
         (["a", " "], EmptyTextError, r"text\[1\] has no text"),
         ([3], DataError, r"text\[0\] is no text"),

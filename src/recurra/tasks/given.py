@@ -127,7 +127,9 @@ def joined(text: str | Path | Iterable[str] | Text, name: str = "text") -> Text:
     elif not isinstance(text, Text):
         return Text.of(_ending_lines(text, name))
     if text.is_blank():
-        raise EmptyTextError(f"the {name} is empty", received=repr(str(text.part(0, 20))), instead="a text")
+        raise EmptyTextError(
+            f"the {name} is empty", received=repr(str(text.part(0, text.offset(20)))), instead="a text"
+        )
     return text
 
 
