@@ -20,6 +20,7 @@ from benchmarks.cases import (
     MEMORY,
     ONE,
     ONE_THREAD,
+    OUR_LSTM,
     PADDED,
     ROUNDED,
     STREAM,
@@ -29,6 +30,7 @@ from benchmarks.cases import (
     Frames,
     Sweep,
 )
+from benchmarks.timing import ratio
 
 OURS = "recurra native"
 TORCH, HUGE, LOOP = "torch.nn", "torch.nn, huge pages", "eager loop"
@@ -66,6 +68,11 @@ class Results:
         """Median milliseconds of one call."""
         return float(self.figure(case, who)["ms"])
 
+    def ratio(self, case: str, over: str, who: str = OURS) -> float:
+        """The time of one contender in units of another's, round by round."""
+        rounds = [self.figure(case, one)["rounds_ms"] for one in (over, who)]
+        return ratio(*rounds)
+
     def mib(self, case: str, who: str) -> float:
         """Peak memory that training adds."""
         found = self.memory.get(case, {}).get(who, "not in this run")
@@ -96,7 +103,7 @@ class Bar:
 
 def speed(case: str, over: str, who: str = OURS) -> Figure:
     """How many times as fast as another contender in the same case."""
-    return lambda r: r.ms(case, over) / r.ms(case, who)
+    return lambda r: r.ratio(case, over, who)
 
 
 def geometric_mean(figures: Sequence[Figure]) -> Figure:
@@ -116,12 +123,12 @@ def most(figures: Sequence[Figure]) -> Figure:
 
 def over_fastest(case: str, others: Sequence[str]) -> Figure:
     """How many times as fast as the fastest of several; all of them must have run."""
-    return lambda r: min(r.ms(case, other) for other in others) / r.ms(case)
+    return lambda r: min(r.ratio(case, other) for other in others)
 
 
-def time_ratio(case: tuple[str, str], to: tuple[str, str]) -> Figure:
-    """The time of one (case, contender) in units of another's."""
-    return lambda r: r.ms(*case) / r.ms(*to)
+def share(case: str, of: str) -> Figure:
+    """Our time in units of another contender's."""
+    return speed(case, OURS, of)
 
 
 def of_peak(case: str) -> Figure:
@@ -162,8 +169,8 @@ def _step(cell: str, shape: Shape, *, ragged: bool = False) -> str:
     return Case(cell, *shape, ragged=ragged).name
 
 
-def _over(cell: str, over: str, shapes: Sequence[Shape] = GRID) -> list[Figure]:
-    return [speed(_step(cell, shape), over) for shape in shapes]
+def _over(cell: str, over: str, shapes: Sequence[Shape] = GRID, who: str = OURS) -> list[Figure]:
+    return [speed(_step(cell, shape), over, who) for shape in shapes]
 
 
 def _loop(cell: str, parts: int) -> str:
@@ -174,9 +181,11 @@ def _loop(cell: str, parts: int) -> str:
 PAD, REAL = Article(lengths=False).name, Article(lengths=True).name
 RAGGED = _step("lstm", ARTICLE, ragged=True)
 USERS = ("layer_norm_lstm", UNSEEN)
-FORWARD, TRAINING = sorted((row for row in CASES if isinstance(row, Sweep)), key=lambda row: row.train)
+SWEEPS = {(row.B, row.train): row for row in CASES if isinstance(row, Sweep)}
 BATCHES = [s for s in GRID if s[1] >= 32]
-STEP, WHOLE = "training step, ratio of medians", "whole training step, Adam and all, ratio of medians"
+STEP, WHOLE = (
+    f"{what}, median of the rounds' ratios" for what in ("training step", "whole training step, Adam and all")
+)
 MEAN, WORST = (f"{STEP}, {what} of 7 shapes" for what in ("geometric mean", "least"))
 SPREAD = "as many frames each, in short calls or in long ones: the dearest over the cheapest, less 1"
 
@@ -195,25 +204,31 @@ BARS: tuple[Bar, ...] = (
     Bar("2d", "with IMDB's lengths against torch.nn on packed batches", WHOLE, speed(REAL, "torch.nn, packed"), 30.0),
     Bar("3a", "LSTM on lengths of 53 % against torch.nn's packed one", STEP, speed(RAGGED, TORCH), 30.0),
     Bar("3b", "LSTM on lengths of 53 % in units of our own padded time", STEP,
-        time_ratio((RAGGED, OURS), (RAGGED, PADDED)), 0.62, at_most=True),
+        share(RAGGED, PADDED), 0.62, at_most=True),
     Bar("4a", "user-written cells at the first shape against the eager loop", f"{STEP}, least of two cells",
         least([f for cell in USERS for f in _over(cell, LOOP, [ARTICLE])]), 3.0),
     Bar("4b", "user-written cells at their worst shape against the eager loop", f"{WORST} and two cells",
         least([f for cell in USERS for f in _over(cell, LOOP)]), 1.5),
     Bar("4c", "user-written cells at B = 1 against the eager loop", f"{STEP}, least of two cells",
         least([f for cell in USERS for f in _over(cell, LOOP, [ONE])]), 15.0),
-    Bar("4d", "layer-norm LSTM in units of our LSTM's time", "training step, ratio of medians, most of 7 shapes",
-        most([time_ratio((_step(USERS[0], s), OURS), (_step("lstm", s), OURS)) for s in GRID]), 1.5, at_most=True),
+    Bar("4d", "layer-norm LSTM in units of our LSTM's time", f"{STEP}, most of 7 shapes",
+        most([share(_step(USERS[0], s), OUR_LSTM) for s in GRID]), 1.5, at_most=True),
     Bar("5a", "share of the multiply-add peak in LSTM training from H = 256 on",
         "operations of the products / median / measured peak, least of 3 shapes",
         least([of_peak(_step("lstm", s)) for s in LARGE]), 0.55, form="{:.0%}"),
     Bar("5b", "peak memory of LSTM training in units of torch.nn's",
         "growth of the resident set over 3 steps in a fresh process, most of 7 shapes",
         most([memory_ratio(case.name) for case in memory.CASES]), 1.0, at_most=True),
-    Bar("6a", "cost of a frame from T = 1,000 to 64,000, forward", SPREAD,
-        unevenness(FORWARD), 0.10, at_most=True, form="{:.0%}"),
-    Bar("6b", 'cost of a frame from T = 1,000 to 64,000, training with save="sqrt"', SPREAD,
-        unevenness(TRAINING), 0.25, at_most=True, form="{:.0%}"),
+    *(
+        Bar(name, f"cost of a frame from T = 1,000 to 64,000, {what}, B = {B}", SPREAD,
+            unevenness(SWEEPS[B, train]), bar, at_most=True, form="{:.0%}")
+        for name, what, train, B, bar in (
+            ("6a", "forward", False, 8, 0.10),
+            ("6b", 'training with save="sqrt"', True, 8, 0.25),
+            ("6c", "forward", False, 1, 0.10),
+            ("6d", 'training with save="sqrt"', True, 1, 0.25),
+        )
+    ),
     Bar("7a", "LSTM on two threads against one, B = 8", STEP,
         least(_over("lstm", ONE_THREAD, [s for s in GRID if s[1] == 8])), 1.6),
     Bar("7b", "LSTM on two threads against one, B ≥ 32", f"{STEP}, least of {len(BATCHES)} shapes",
@@ -229,7 +244,7 @@ BARS: tuple[Bar, ...] = (
     ),
     *(
         Bar(name, f"one streamed frame, H = {H}{how}, against torch.nn.{other}",
-            "100 frames of one sequence, D = H, the Python call included, ratio of medians",
+            "100 frames of one sequence, D = H, the Python call included, median of the rounds' ratios",
             speed(Frames("lstm", 1, H, H).name, {"LSTM": TORCH}.get(other, f"torch.nn.{other}"), who), bar)
         for name, H, other, who, how, bar in (
             ("9a", 128, "LSTM", OURS, "", 5.0),
@@ -241,15 +256,15 @@ BARS: tuple[Bar, ...] = (
         )
     ),
     Bar("9g", "one streamed frame, H = 128, against onnxruntime",
-        "100 frames of one sequence, D = H, the Python call included, ratio of medians",
+        "100 frames of one sequence, D = H, the Python call included, median of the rounds' ratios",
         speed(Frames("lstm", 1, 128, 128).name, "onnxruntime"), 1.0),
     Bar("10", "10,000 streams that join and leave, stepped together, against one by one",
-        "frames a second, ratio of medians; one by one they are streams of ours too",
+        "frames a second, median of the rounds' ratios; one by one they are streams of ours too",
         speed(memory.ENDLESS.name, "one stream each"), 20.0),
     Bar("10b", "memory that 10,000,000 frames of 10,000 such streams add", "growth of the resident set, fresh process",
         lambda r: r.mib(memory.ENDLESS.name, OURS), 1.0, at_most=True, form="{:.1f} MiB"),
     Bar("11a", "matrices in bfloat16 against our float32, H ≥ 256", f"LSTM, {STEP}, least of {len(LARGE)} shapes",
-        least([time_ratio((_step("lstm", s), OURS), (_step("lstm", s), ROUNDED)) for s in LARGE]), 1.3, 1.6),
+        least(_over("lstm", OURS, LARGE, ROUNDED)), 1.3, 1.6),
     Bar("11b", "the article's network in bfloat16 against torch.nn in float32", WHOLE, speed(PAD, TORCH, ROUNDED), 3.0),
 )  # fmt: skip
 

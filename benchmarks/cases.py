@@ -112,7 +112,7 @@ Row = Case | Sweep | Article | Frames | Crowd
 # --- the rows ---------------------------------------------------------------------------------------------------------
 
 ONE_THREAD, PADDED = "recurra native, one thread", "recurra native, padded"
-ROUNDED = "recurra native, bfloat16"
+ROUNDED, OUR_LSTM = "recurra native, bfloat16", "recurra native, LSTM"
 
 # (T, B, D, H): the article's network; mid-sized ones; one stream; long and narrow; short and wide; a large one.
 ARTICLE, MIDDLE, ONE, LONG = (500, 64, 50, 100), (128, 32, 256, 256), (1000, 1, 64, 64), (1000, 8, 64, 128)
@@ -128,13 +128,17 @@ CASES: tuple[Row, ...] = (
     Article(lengths=False),
     Article(lengths=True),
     *(Case("lstm", *s, extra=(ONE_THREAD, ROUNDED)[: 1 + (s in LARGE)], quick=True) for s in (*GRID, STREAM)),
-    *(Case(cell, *shape, quick=True) for cell in GRID_CELLS[1:] for shape in GRID),
+    *(
+        Case(cell, *shape, extra=(OUR_LSTM,) * (cell == "layer_norm_lstm"), quick=True)
+        for cell in GRID_CELLS[1:]
+        for shape in GRID
+    ),
     *(Case(cell, *shape, train=False, quick=shape == ARTICLE) for cell in GRID_CELLS for shape in GRID),
     Case("lstm", *ARTICLE, ragged=True, extra=(PADDED,), quick=True),
     *(Case(cell, *ARTICLE, ragged=True) for cell in GRID_CELLS[1:]),
     *(Frames("lstm", 1, H, H) for H in (128, 512)),
     Crowd("lstm", 10_000, 64, 64),
-    *(Sweep("lstm", (1000, 4000, 16000, 64000), 1, 64, 64, train) for train in (False, True)),
+    *(Sweep("lstm", (1000, 4000, 16000, 64000), *shape[1:], train) for shape in (ONE, LONG) for train in (False, True)),
     *(
         Case(f"{cell}_loop", T, B, parts * H, H, train=False, quick=True)
         for (T, B, H) in (MEMORY,)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import recurra
-from benchmarks.cases import ONE_THREAD, PADDED, ROUNDED, Case
+from benchmarks.cases import ONE_THREAD, OUR_LSTM, PADDED, ROUNDED, Case
 from benchmarks.cells import ALL
 from benchmarks.torch_modules import TORCH_NN, Run, measured, module_for, over_time
 from recurra.cells import Cell
@@ -159,7 +159,8 @@ EXTRA: dict[str, Callable[[Material], Run | str]] = {
     ONE_THREAD: lambda material: one_thread(_scan("native", material, material.lengths)),
     PADDED: lambda material: _scan("native", material, None),
     ROUNDED: lambda material: rounded(_scan("native", material, material.lengths)),
+    OUR_LSTM: lambda material: _scan("native", draw(replace(material.case, cell="lstm")), material.lengths),
 }
-OTHER_WORK = (PADDED,)  # another result by intention: its time is compared, its numbers are not
+OTHER_WORK = (PADDED, OUR_LSTM)  # another result by intention: its time is compared, its numbers are not
 BASELINES = ("torch.nn", "eager loop")  # the first that a case has is what the others are compared with
 EXECUTORS_MEASURED = {f"recurra {name}": name for name in ("native", "torch", "associative", "staged")}

@@ -72,7 +72,8 @@ def readme_part(document: dict[str, Any]) -> str:
             "",
             "Milliseconds of a training step, and how many times as fast as the other: torch.nn (LSTM, GRU, RNN), or "
             "the eager loop over the same step (a layer-norm LSTM, a cell that the package has never seen). Float32, "
-            "medians, interleaved in one run; `make bench` measures it after the conformance tests of each cell.",
+            "medians; interleaved in one run, ratios round by round. `make bench` measures it after the conformance "
+            "tests of each cell.",
             "",
             markdown(_grid(results), right=range(1, 1 + len(GRID_CELLS))),
             "",
@@ -93,11 +94,11 @@ def _grid(results: Results) -> list[list[str]]:
     def entry(cell: str, shape: tuple[int, int, int, int]) -> str:
         name = Case(cell, *shape).name
         try:
-            ours, other = results.ms(name), results.ms(name, AGAINST[cell])
+            ours, times = results.ms(name), results.ratio(name, AGAINST[cell])
         except NotMeasuredError:
             return "–"
         ms = f"{ours:,.0f}" if ours >= 100 else f"{ours:.3g}"
-        return f"{ms} ({other / ours:.2f}×)"
+        return f"{ms} ({times:.2f}×)"
 
     head = ["T × B × D × H", *(TITLES[cell] for cell in GRID_CELLS)]
     return [head, *(["×".join(map(str, s)), *(entry(cell, s) for cell in GRID_CELLS)] for s in GRID)]
@@ -192,7 +193,7 @@ def picture(document: dict[str, Any], path: Path) -> None:
 def _ratio(results: Results, cell: str, shape: tuple[int, int, int, int], other: str) -> float | None:
     name = Case(cell, *shape).name
     try:
-        return results.ms(name, other) / results.ms(name)
+        return results.ratio(name, other)
     except NotMeasuredError:
         return None
 

@@ -56,11 +56,11 @@ def _figures(times: Times, baseline: Times, flops: int, moved: int, limit: dict[
     return {
         "ms": 1e3 * median,
         "quartiles_ms": [1e3 * low, 1e3 * high],
-        "calls": len(times.seconds),
+        "rounds_ms": [1e3 * seconds for seconds in times.seconds],
         "gflops": flops / median / 1e9,
         "of_peak": flops / median / 1e9 / limit["peak_gflops"],
         "gbytes_per_s": moved / median / 1e9,
-        "speed_against_baseline": baseline.median / median,
+        "speed_against_baseline": baseline.over(times),
     }
 
 
@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         torch.set_num_threads(chosen.threads)
     about = machine()
     limit = limits()
-    document: dict[str, Any] = {"format": 2, "quick": chosen.quick, "machine": about | limit}
+    document: dict[str, Any] = {"format": 3, "quick": chosen.quick, "machine": about | limit}
     for key, value in document["machine"].items():
         print(f"{key:21} {value:.1f}" if isinstance(value, float) else f"{key:21} {value}")
     rows = [r for r in CASES if (not chosen.cells or r.cell in chosen.cells) and (r.quick or not chosen.quick)]

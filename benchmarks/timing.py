@@ -3,7 +3,7 @@
 import gc
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,15 @@ class Times:
     def median(self) -> float:
         """What is reported."""
         return self.quartiles[1]
+
+    def over(self, other: "Times") -> float:
+        """These in units of others taken in the same rounds: see :func:`ratio`."""
+        return ratio(self.seconds, other.seconds)
+
+
+def ratio(these: Sequence[float], others: Sequence[float]) -> float:
+    """The median of the rounds' quotients: a machine that is slower for a while is so for both of a round."""
+    return statistics.median(a / b for a, b in zip(these, others, strict=True))
 
 
 def interleaved(

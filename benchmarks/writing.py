@@ -8,7 +8,6 @@ import copy
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch.nn.functional import cross_entropy
 
 import recurra
 from benchmarks import gate
+from benchmarks.figure import Figure
 from benchmarks.machine import machine, sentence
 from benchmarks.memory import resident
 from benchmarks.timing import Times, interleaved
@@ -37,22 +37,6 @@ ROOT = Path(__file__).parents[1]
 CHARACTERS = 65  # of tinyshakespeare
 SOURCES, BEAM, LONGEST = 64, 5, 20
 BEFORE = 1000  # tokens, after which memory is to stay as it is
-
-
-@dataclass(frozen=True)
-class Figure:
-    """What was measured, and the bar that it is held to."""
-
-    told: str
-    value: float
-    bar: float
-    form: str = "{:.2f} times"
-    at_most: bool = False
-
-    def __str__(self) -> str:
-        holds = self.value <= self.bar if self.at_most else self.value >= self.bar
-        bar = f"bar: {'at most ' if self.at_most else ''}{self.form.format(self.bar)}"
-        return f"{self.told}: {self.form.format(self.value)} ({bar}): {'holds' if holds else 'missed'}"
 
 
 def in_turn(calls: Mapping[str, Callable[[], Any]], tokens: int, *, quick: bool) -> dict[str, Times]:
