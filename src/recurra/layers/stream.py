@@ -58,8 +58,9 @@ class Stream:
         self.cells = cells
         self.layers = [CellStream(cell, batch, weights=weights, looks=not k) for k, cell in enumerate(cells())]
         self.batch_first = batch_first
-        self._all: Tensor | None = None  # the rows that are taken, where these are not all of _taken
         self._taken = torch.ones(batch, dtype=torch.bool)
+        self._all: Tensor | None = None  # the rows that are taken, where these are not all of _taken
+        self._moved = False  # whether _all is of another _taken
         self._room = batch
         self._frame_axes = 1 + len(next(iter(self.layers[0].cell.input_shapes.values())))
 
@@ -110,7 +111,7 @@ class Stream:
         swapped = self.batch_first and not frame
         if swapped:
             x, reset = _swap(x), _swap(reset)
-        at = self._all if rows is None else self._checked(rows)
+        at = self._every() if rows is None else self._checked(rows)
         count, axis = (self._room if at is None else len(at)), (0 if frame or self.batch_first else 1)
         if first.dim() > axis and first.shape[axis] != count:
             raise InputShapeError(
@@ -139,15 +140,14 @@ class Stream:
             for layer in self.layers:
                 layer.take([torch.cat([s, s.new_zeros(more, *s.shape[1:])]) for s in layer.state])
         rows = (~self._taken).nonzero()[:count, 0]
-        self._taken[rows] = True
-        self._all = self._every()
-        self.reset(rows)
+        self._taken[rows], self._moved = True, True
+        for layer in self.layers:
+            layer.reset(rows)
         return rows.tolist()
 
     def leave(self, rows: Iterable[int]) -> None:
         """These sequences end; their rows are free for others."""
-        self._taken[self._checked(rows)] = False
-        self._all = self._every()
+        self._taken[self._checked(rows)], self._moved = False, True
 
     def reset(self, rows: Iterable[int] | None = None) -> None:
         """Begin anew, from the initial state, in these rows or in all."""
@@ -160,7 +160,7 @@ class Stream:
         at = self._checked(rows, once=False)
         for layer in self.layers:
             layer.take([s[at] for s in layer.state])
-        self._taken, self._room, self._all = torch.ones(len(at), dtype=torch.bool), len(at), None
+        self._taken, self._room, self._moved = torch.ones(len(at), dtype=torch.bool), len(at), True
 
     def reorder(self, rows: Iterable[int]) -> None:
         """:meth:`select` of as many rows as there are: the step of a beam search from old hypotheses to new ones."""
@@ -240,14 +240,15 @@ class Stream:
         for layer in self.layers:
             layer.take([s.new_zeros(room, *s.shape[1:]) for s in layer.state])
         self._taken, self._room = torch.zeros(room, dtype=torch.bool), room
-        self._taken[rows] = True
-        self._all = self._every()
+        self._taken[rows], self._moved = True, True
         self.state = state
 
     # --- rows ---------------------------------------------------------------------------------------------------------
 
     def _every(self) -> Tensor | None:
-        return None if self._taken.all() else self._taken.nonzero()[:, 0]
+        if self._moved:  # once a push, however many have come and gone before it
+            self._all, self._moved = None if self._taken.all() else self._taken.nonzero()[:, 0], False
+        return self._all
 
     def _checked(self, rows: Iterable[int] | Tensor, *, once: bool = True) -> Tensor:
         at = torch.as_tensor(rows if isinstance(rows, Tensor) else list(rows), dtype=torch.int64)
