@@ -20,15 +20,19 @@ def module_for(cell: str, weights: Mapping[str, Tensor]) -> nn.RNNBase:
     blocks = {"rnn": 1, "gru": 3}.get(cell, 4)
     D, H = weights["weight_ih"].shape[1], len(weights["weight_ih"]) // blocks
     module = TORCH_NN[cell](D, H, **projection).to(weights["weight_ih"].dtype)
+    take(module, weights)
+    return module
+
+
+def take(module: nn.RNNBase, weights: Mapping[str, Tensor], suffix: str = "l0") -> None:
+    """Put the weights of a cell into the layer and direction of a module that has this suffix."""
     with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.zero_()
+        second = module.get_parameter(f"bias_hh_{suffix}").zero_()
         for name, weight in weights.items():
             if name == "bias_hn":
-                module.bias_hh_l0[-H:] = weight
+                second[-module.hidden_size :] = weight
             else:
-                getattr(module, {"bias": "bias_ih"}.get(name, name) + "_l0").copy_(weight)
-    return module
+                module.get_parameter(f"{'bias_ih' if name == 'bias' else name}_{suffix}").copy_(weight)
 
 
 def over_time(module: nn.RNNBase, x: Tensor, lengths: Tensor | None) -> Tensor:

@@ -21,7 +21,7 @@ from benchmarks.figure import Figure
 from benchmarks.machine import machine, sentence
 from benchmarks.memory import resident
 from benchmarks.timing import Times, interleaved
-from benchmarks.torch_modules import Run, over_time
+from benchmarks.torch_modules import TORCH_NN, Run, over_time, take
 from recurra.data import docstring_pairs, learn_words
 from recurra.data.units import UNITS
 from recurra.tasks.beam import Hypothesis, beam_search
@@ -51,16 +51,12 @@ def in_turn(calls: Mapping[str, Callable[[], Any]], tokens: int, *, quick: bool)
 # --- the same layers of torch.nn --------------------------------------------------------------------------------------
 
 
-def twin(layer: recurra.Recurrent) -> nn.LSTM:
-    """torch.nn's LSTM with the weights of ours."""
-    made = nn.LSTM(layer.input_size, layer.widths[0], len(layer.widths), bidirectional=layer.bidirectional)
+def twin(layer: recurra.Recurrent, cell: str = "lstm") -> nn.RNNBase:
+    """torch.nn's layers with the weights of ours."""
+    made = TORCH_NN[cell](layer.input_size, layer.widths[0], len(layer.widths), bidirectional=layer.bidirectional)
     suffixes = [f"l{k}{way}" for k in range(len(layer.widths)) for way in ("", "_reverse")[: 1 + layer.bidirectional]]
-    with torch.no_grad():
-        for suffix, cell in zip(suffixes, layer.cells(), strict=True):
-            weights = {"weight_ih": cell.weight_ih, "weight_hh": cell.weight_hh, "bias_ih": cell.bias}
-            for name, weight in weights.items():
-                getattr(made, f"{name}_{suffix}").copy_(weight)
-            getattr(made, f"bias_hh_{suffix}").zero_()
+    for suffix, one in zip(suffixes, layer.cells(), strict=True):
+        take(made, dict(one.named_parameters()), suffix)
     return made
 
 
@@ -124,14 +120,14 @@ def characters(*, quick: bool) -> Iterable[Figure]:
     preset = LANGUAGE_PRESETS["tinyshakespeare"]
     sizes = {name: preset[name] for name in LANGUAGE if name in preset and "dropout" not in name}
     torch.manual_seed(0)
-    ours = LanguageNetwork(CHARACTERS, cell="lstm", **sizes)
-    theirs, lstm = copy.deepcopy(ours), twin(ours.recurrent)
-    theirs.recurrent, lstm.batch_first = lstm, True
+    ours = LanguageNetwork(CHARACTERS, **sizes)
+    theirs, layers = copy.deepcopy(ours), twin(ours.recurrent, preset["cell"])
+    theirs.recurrent, layers.batch_first = layers, True
     ids = torch.randint(CHARACTERS, (preset["batch_size"], preset["chunk"] + 1))
     tokens, targets = ids[:, :-1], ids[:, 1:]
     calls = {
         "recurra": training(ours, lambda at: ours(at)[0], tokens, targets),
-        "torch.nn": training(theirs, lambda at: theirs.head(lstm(theirs.embedding(at))[0]), tokens, targets),
+        "torch.nn": training(theirs, lambda at: theirs.head(layers(theirs.embedding(at))[0]), tokens, targets),
     }
     yield from compared("characters: training tokens a second", calls, tokens.numel(), bar=2.0, quick=quick)
 
