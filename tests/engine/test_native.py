@@ -13,6 +13,7 @@ from test_conformance import MAKES
 import recurra
 import recurra.engine.native as engine
 from recurra.engine import options, scan
+from recurra.engine.derive import derive
 from recurra.errors import NaNInputError
 from recurra.kernels.cpu import native
 from recurra.testing.cases import contracting
@@ -116,6 +117,39 @@ def test_teams_change_no_bits(name, B, monkeypatch):
                 _same(many[1], one[1])
                 if B < 32:  # one share: the sums over rows are in one order too
                     _same(many[2], one[2])
+
+
+APART = ("ind_rnn", "lru", "min_gru", "min_lstm", "rg_lru", "sru")  # no unit of the loop reads another
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_units_that_do_not_read_each_other_are_known(name):
+    derived, T, B = derive(_cell(name)), 5, 1
+    graph, weights, found = derived.forward.graph, derived.forward.weights, set()
+    for need in (False, True):
+        counts = (len(graph.inputs), len(graph.states), 0, len(graph.constants), len(weights))
+        frames = engine.frames_of((1, 1, 1), T, B, False, None)
+        kind = engine.kind_of(derived, torch.float32, False, frames, tuple((need,) * n for n in counts))
+        found |= {kind.recording.handle.apart, *({kind.backward.handle.apart} if need else ())}
+    assert found == {name in APART}
+    assert (derived.team_weights > 0) == (name in APART)
+
+
+@pytest.mark.parametrize("name", APART)
+def test_fewer_sequences_than_threads_share_units(name, monkeypatch):
+    cell = _cell(name, D=40, H=99)
+    assert engine.dealt(derive(cell), 0, "float", 1)[2] == torch.get_num_threads()
+    x, reset = torch.randn(300, 1, 40), torch.rand(300, 1) < 0.05
+    found = []
+    for threads in (1, 2, 3):
+        monkeypatch.setattr(torch, "get_num_threads", lambda: threads)  # noqa: B023 - for this round
+        with options(executor="native", save="sqrt"):
+            given = x.clone().requires_grad_()
+            y, last, every = scan(cell, given, reset=reset, return_states=True)
+            loss = sum((v * torch.cos(torch.arange(v.shape[-1]))).sum() for v in (y, *last, *every))
+            found.append([y, *last, *every, *torch.autograd.grad(loss, [given])])
+    for many in found[1:]:
+        _same(many, found[0])
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -46,6 +46,11 @@ class Derived:
         """How many numbers the matrices have that every frame reads."""
         return shares.loop_weights(self.forward.staged)
 
+    @cached_property
+    def team_weights(self) -> int:
+        """How many numbers all matrices have, where no unit of the loop reads another: 0 elsewhere."""
+        return shares.team_weights(self.forward.staged)
+
     def backward(self, inputs: frozenset[int], constants: frozenset[int], weights: frozenset[int]) -> BackwardProgram:
         """The backward step for these inputs, constants (by position) and weights (by node)."""
         needs = (inputs, constants, weights)

@@ -366,7 +366,8 @@ def refusal(request: Request) -> str:
 
 def dealt(derived: Derived, wide: int, weights: str, B: int) -> tuple[int, int, int]:
     """How this thread deals a batch: see shares.split."""
-    return split(B, torch.get_num_threads(), derived.loop_weights * (8 if wide else BYTES[weights]))
+    each = 8 if wide else BYTES[weights]
+    return split(B, torch.get_num_threads(), derived.loop_weights * each, derived.team_weights * each)
 
 
 def frames_of(dealt: tuple[int, int, int], T: int, B: int, reverse: bool, lengths: Tensor | None) -> Shares:

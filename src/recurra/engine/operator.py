@@ -305,6 +305,7 @@ def _gradients(ctx: Any, grads: list[Tensor]) -> tuple[Any, ...]:
         grads = grads[:-1]
     if _tuples(needs) != read(program).needs:  # it was written for inference, or for other gradients
         program, tape = _json({**json.loads(program), "needs": needs}), None
+    grads = [g.contiguous() for g in grads]  # outside of the operator, so that a compiler writes them so at once
     found = iter(torch.ops.recurra.scan_backward(grads, *parts, lengths, reset, tape, program))
     return (*([next(found) if need else None for need in part] for part in needs), None, None, None)
 

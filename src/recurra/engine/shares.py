@@ -9,6 +9,7 @@ from recurra.steps.stages import Stage, Staged
 
 _CORE_CACHE = 512 << 10  # bytes of weights that a core may keep to itself
 _TEAM_ROWS = 16  # rows that are worth reading weights for that it cannot keep
+_TEAM_CACHE = 64 << 10  # bytes of weights outside of the loop that are worth a team, where it does not wait in the loop
 _BLOCK_ROWS = 48  # rows of a share, about, where weights stay in that cache: what a frame makes of them stays there too
 
 
@@ -55,21 +56,37 @@ class Shares:
         return sum(min(max(n - first, 0), last - first) for n in self.row_lengths)
 
 
+def _weights(staged: Staged, *stages: Stage) -> int:
+    """How many numbers the matrices have that these stages read."""
+    graph = staged.graph
+    products = [n for i, n in graph if n.kind is Kind.CONTRACTION and staged.stage[i] in stages]
+    return sum(numel(graph.nodes[n.args[1]].shape) for n in products)
+
+
 def loop_weights(staged: Staged) -> int:
     """How many numbers the matrices have that every frame reads."""
+    return _weights(staged, Stage.LOOP)
+
+
+def team_weights(staged: Staged) -> int:
+    """How many numbers all matrices have, where no unit of the loop reads another: 0 elsewhere."""
     graph = staged.graph
-    loop = [n for i, n in graph if n.kind is Kind.CONTRACTION and staged.stage[i] is Stage.LOOP]
-    return sum(numel(graph.nodes[n.args[1]].shape) for n in loop)
+    loop = staged.nodes(Stage.LOOP)
+    widths = {numel(graph.nodes[i].shape) for i in (*loop, *graph.states)}
+    apart = len(widths) == 1 and all(graph.nodes[i].kind is Kind.POINTWISE for i in loop)
+    return _weights(staged, Stage.HOIST, Stage.SINK) if apart else 0
 
 
-def split(B: int, threads: int, loop_bytes: int) -> tuple[int, int, int]:
+def split(B: int, threads: int, loop_bytes: int, team_bytes: int = 0) -> tuple[int, int, int]:
     """How many shares the batch is cut into, how many workers run them, and how many threads a worker has.
 
     Rows alone need no waiting. But where the weights of the loop outgrow a core's own cache, each share reads them anew
-    in every frame: then few rows are better kept together, and their units split.
+    in every frame: then few rows are better kept together, and their units split. So they are where there are fewer rows
+    than threads, and only the products outside of the loop have to wait.
     """
     if loop_bytes < _CORE_CACHE:
         workers = max(1, min(threads, B))
-        return workers * max(1, round(B / workers / _BLOCK_ROWS)), workers, 1
+        team = threads // workers if team_bytes >= _TEAM_CACHE else 1
+        return workers * max(1, round(B / workers / _BLOCK_ROWS)), workers, team
     workers = max(1, min(threads, B // _TEAM_ROWS))
     return workers, workers, max(1, threads // workers)

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -144,7 +145,7 @@ class Recurrent(Streamed, nn.Module):
                 frames = locked(frames, self.dropout, self.training, time=0)
             elif i:
                 frames = nn.functional.dropout(frames, self.dropout, self.training)
-            with options(check_nan=False if i else None):  # deeper, NaN is of the weights
+            with options(check_nan=False) if i else nullcontext():  # deeper, NaN is of the weights
                 runs = [
                     scan(cell, frames, None if start == () else start, reverse=bool(k), **common)
                     for k, (cell, start) in enumerate(zip(cells, before, strict=False))

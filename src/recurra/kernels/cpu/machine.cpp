@@ -14,7 +14,7 @@ class Machine : Layout<T> {
    public:
     Machine(const Program& program, const Run& run, int share, int member)
         : Layout<T>(program, run, share, member), program(program), run(run), member(member),
-          first(share < run.workers), gate(run.gates + share % run.workers) {}
+          apart(program.apart && run.team > 1), first(share < run.workers), gate(run.gates + share % run.workers) {}
 
     void go() {
         if (!share.rows) return;
@@ -46,6 +46,7 @@ class Machine : Layout<T> {
     const Program& program;
     const Run& run;
     const int member;  // of the team
+    const bool apart;  // members have columns of their own in the LOOP, and do not wait for each other there
     const bool first;  // of the worker's shares
     Gate* const gate;
 
@@ -80,6 +81,10 @@ class Machine : Layout<T> {
         const int lo = steps * member / run.team * step, hi = steps * (member + 1) / run.team * step;
         return {lo < n ? lo : n, hi < n ? hi : n};
     }
+
+    // What a member has of the rows and columns of states: those of its units, where these are apart.
+    Span state_rows(int n) const { return apart ? Span{0, n} : mine(n); }
+    Span state_columns(int width) const { return apart ? mine(width, LANES<T>) : Span{0, width}; }
 
     // Every member has come this far, and sees what the others have written.
     void meet() {
@@ -187,20 +192,22 @@ class Machine : Layout<T> {
     }
 
     void fetch_state(int k, int from, int to) {
-        if (member) return;
+        if (member && !apart) return;
         const int w = program.states[k].width;
+        const Span own = state_columns(w);
         const Rows<T> s = at[k];
         for (int r = from; r < to; r++)
-            copy(s.data + r * s.stride, (const T*)run.state[k] + place(r) * w, w);
+            copy(s.data + r * s.stride + own.lo, (const T*)run.state[k] + place(r) * w + own.lo, own.hi - own.lo);
     }
 
     void leave(int from, int to) {  // rows [to, from) have their last state
-        if (member) return;
+        if (member && !apart) return;
         for (int k = 0; k < program.n_states; k++) {
             const int w = program.states[k].width;
+            const Span own = state_columns(w);
             const Rows<T> s = at[k];
             for (int r = to; r < from; r++)
-                copy((T*)run.last[k] + place(r) * w, s.data + r * s.stride, w);
+                copy((T*)run.last[k] + place(r) * w + own.lo, s.data + r * s.stride + own.lo, own.hi - own.lo);
         }
     }
 
@@ -220,6 +227,7 @@ class Machine : Layout<T> {
             int64_t row = 0;
             for (int f = f0; f < f1; row += n_at(f++)) frame(f, row);
         }
+        if (apart) meet();
         stage(Stage::SINK);
         contract();
         scatter();
@@ -310,54 +318,60 @@ class Machine : Layout<T> {
         } else if (!run.backwards && n < alive_now) {
             leave(alive_now, n);
         }
-        if (run.reset && !run.backwards && !member) {
+        if (run.reset && !run.backwards && (apart || !member)) {
             for (int r = 0; r < n; r++)
                 if (begins(f, r))
                     for (int k = 0; k < program.n_states; k++) {
                         const int w = program.states[k].width;
-                        copy(at[k].data + r * at[k].stride, (const T*)run.initial[k] + int64_t(sequence(r)) * w, w);
+                        const Span own = state_columns(w);
+                        copy(at[k].data + r * at[k].stride + own.lo, (const T*)run.initial[k] + int64_t(sequence(r)) * w + own.lo,
+                             own.hi - own.lo);
                     }
         }
-        const bool before = run.added || run.reset || n != alive_now;
+        const bool before = !apart && (run.added || run.reset || n != alive_now);
         alive_now = n;
         if (before) meet();
-        const Span rows = mine(n);
+        const Span rows = state_rows(n);
         for (int k = 0; k < program.n_states; k++) {
             const State& s = program.states[k];
+            const Span own = state_columns(s.width);
             if (run.added)
                 for (int r = rows.lo; r < rows.hi; r++) {
                     T* to = at[k].data + r * at[k].stride;
                     const T* more = (const T*)run.added[k] + (int64_t(time(f, r)) * run.B + sequence(r)) * s.width;
-                    for (int j = 0; j < s.width; j++) to[j] += more[j];
+                    for (int j = own.lo; j < own.hi; j++) to[j] += more[j];
                 }
             if (s.store >= 0)
                 for (int r = rows.lo; r < rows.hi; r++)
-                    copy(at[s.store].data + r * at[s.store].stride, at[k].data + r * at[k].stride, s.width);
+                    copy(at[s.store].data + r * at[s.store].stride + own.lo, at[k].data + r * at[k].stride + own.lo,
+                         own.hi - own.lo);
         }
         if (before) meet();
         if (run.team == 1) find_step(f);  // teams fetch nothing
         const Instruction* list = program.instructions[int(Stage::LOOP)];
-        for (int i = 0; i < program.n_instructions[int(Stage::LOOP)]; i++) execute(list[i], n);
-        if (run.odd) look(rows);
+        for (int i = 0; i < program.n_instructions[int(Stage::LOOP)]; i++) execute(list[i], n, !apart);
+        if (run.odd) look(mine(n));
         for (int k = 0; k < program.n_states; k++) {
             const State& s = program.states[k];
             if (s.next.buffer == k) continue;  // it stays as it is
+            const Span own = state_columns(s.width);
             const Rows<T> from = at[s.next.buffer];
             for (int r = rows.lo; r < rows.hi; r++)
-                copy(at[k].data + r * at[k].stride, from.data + r * from.stride + s.next.offset, s.width);
+                copy(at[k].data + r * at[k].stride + own.lo, from.data + r * from.stride + s.next.offset + own.lo, own.hi - own.lo);
         }
         if (run.reset && run.backwards) {
             for (int r = rows.lo; r < rows.hi; r++)
                 if (begins(f, r))
                     for (int k = 0; k < program.n_states; k++) {
                         const int w = program.states[k].width;
+                        const Span own = state_columns(w);
                         T* state = at[k].data + r * at[k].stride;
                         if (T* caught = (T*)run.caught[k])
-                            for (int j = 0; j < w; j++) caught[int64_t(sequence(r)) * w + j] += state[j];
-                        memset(state, 0, size_t(w) * sizeof(T));
+                            for (int j = own.lo; j < own.hi; j++) caught[int64_t(sequence(r)) * w + j] += state[j];
+                        memset(state + own.lo, 0, size_t(own.hi - own.lo) * sizeof(T));
                     }
         }
-        meet();
+        if (!apart) meet();
     }
 
     // At this frame's inputs, which have just been read: a pass of its own would fetch them once more.
@@ -383,9 +397,9 @@ class Machine : Layout<T> {
 
     Rows<T> rows_of(Operand o) const { return {at[o.buffer].data + o.offset, at[o.buffer].stride}; }
 
-    void execute(const Instruction& in, int rows) {
+    void execute(const Instruction& in, int rows, bool together = true) {
         if (rows) part(in, rows);
-        meet();
+        if (together) meet();
     }
 
     void part(const Instruction& in, int rows) {

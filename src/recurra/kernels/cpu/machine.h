@@ -5,9 +5,8 @@
 //
 // A share is a part of the batch that runs over all frames without waiting for others. A worker runs its shares one after
 // the other: one thread, or a team, whose members split the units of each instruction, and wait for each other between
-// two. Time is run in chunks:
-// HOIST for all rows of a chunk, LOOP frame by frame, SINK for all rows, then the weight gradients' contractions while
-// the chunk is in cache.
+// two; in a LOOP whose columns are apart they do not wait. Time is run in chunks: HOIST for all rows of a chunk, LOOP frame
+// by frame, SINK for all rows, then the weight gradients' contractions while the chunk is in cache.
 #pragma once
 
 #include <cstdint>
@@ -105,6 +104,7 @@ struct Program {
     int32_t n_buffers, n_instructions[STAGES], n_micros, n_pairs, n_constants, n_contractions, n_gradients, n_matrices, n_states;
     int32_t slots;       // of the largest group
     int32_t widest;      // width of the widest group: how long constant vectors are
+    bool apart;          // no column of the LOOP reads another: see module.cpp
 };
 
 // How packed matrices lie in memory. They are computed with as numbers of the run's own type. Doubles stay WHOLE.

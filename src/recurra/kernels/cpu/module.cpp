@@ -9,6 +9,7 @@
 
 #include <array>
 #include <chrono>
+#include <cstdlib>
 #include <memory>
 #include <stdexcept>
 
@@ -23,6 +24,33 @@ namespace {
 using Ints = std::vector<int32_t>;
 using Table = std::vector<Ints>;
 using Addresses = std::vector<uint64_t>;
+
+// Whether each number of a LOOP is made of numbers of its own column alone, column j being the j-th of every operand: then
+// members of a team, each with columns of its own, need not wait for each other in a frame, nor between frames.
+bool columns_apart(const Program& p) {
+    const int loop = int(Stage::LOOP), count = p.n_instructions[loop];
+    const int n = count ? p.instructions[loop][0].n : 0;
+    std::vector<Operand> read, written;
+    for (int i = 0; i < count; i++) {
+        const Instruction& in = p.instructions[loop][i];
+        if (in.kind != Kind::GROUP || in.n != n) return false;
+        for (int m = in.first; m < in.first + in.count; m++) {
+            const Micro& micro = p.micros[m];
+            read.insert(read.end(), {micro.a, micro.b, micro.c}), written.push_back(micro.d);
+        }
+    }
+    for (int k = 0; k < p.n_states; k++) {
+        const State& s = p.states[k];
+        if (s.width != n) return false;
+        read.insert(read.end(), {{k, 0}, s.next}), written.push_back({k, 0});
+        if (s.store >= 0) written.push_back({s.store, 0});
+    }
+    read.insert(read.end(), written.begin(), written.end());
+    for (const Operand w : written)
+        for (const Operand r : read)  // slots are each member's own
+            if (w.buffer >= 0 && r.buffer == w.buffer && r.offset != w.offset && std::abs(r.offset - w.offset) < n) return false;
+    return count > 0;
+}
 
 // A program and the lists it points to.
 struct Held {
@@ -66,6 +94,7 @@ struct Held {
         program.matrices = matrices.data(), program.n_matrices = int32_t(matrices.size());
         program.states = states.data(), program.n_states = int32_t(states.size());
         program.slots = slots, program.widest = widest;
+        program.apart = columns_apart(program);
         if (program.n_buffers > 512 || program.n_gradients > 512)
             throw std::length_error("a step program has at most 512 buffers and gradients");
     }
@@ -274,7 +303,8 @@ NB_MODULE(_native, m) {
                       int32_t>(),
              nb::kw_only(), nb::arg("buffers"), nb::arg("instructions"), nb::arg("numbers"), nb::arg("micros"),
              nb::arg("pairs"), nb::arg("constants"), nb::arg("contractions"), nb::arg("gradients"),
-             nb::arg("matrices"), nb::arg("states"), nb::arg("slots"), nb::arg("widest"));
+             nb::arg("matrices"), nb::arg("states"), nb::arg("slots"), nb::arg("widest"))
+        .def_prop_ro("apart", [](const Held& held) { return held.program.apart; });
     nb::class_<Packed>(m, "Packed").def(nb::init<const Held&, int, int, const Matrices&, int32_t>());
     nb::class_<Stream>(m, "Stream")
         .def(nb::init<nb::object, int, int>())
