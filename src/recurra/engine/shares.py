@@ -81,8 +81,8 @@ def split(B: int, threads: int, loop_bytes: int, team_bytes: int = 0) -> tuple[i
     """How many shares the batch is cut into, how many workers run them, and how many threads a worker has.
 
     Rows alone need no waiting. But where the weights of the loop outgrow a core's own cache, each share reads them anew
-    in every frame: then few rows are better kept together, and their units split. So they are where there are fewer rows
-    than threads, and only the products outside of the loop have to wait.
+    in every frame: then few rows are better kept together, and their units split. So they are where rows are fewer than
+    threads, and only the products outside of the loop have to wait.
     """
     if loop_bytes < _CORE_CACHE:
         workers = max(1, min(threads, B))
