@@ -197,7 +197,7 @@ class Machine : Layout<T> {
         const Span own = state_columns(w);
         const Rows<T> s = at[k];
         for (int r = from; r < to; r++)
-            copy(s.data + r * s.stride + own.lo, (const T*)run.state[k] + place(r) * w + own.lo, own.hi - own.lo);
+            copy(s.data + r * s.stride, (const T*)run.state[k] + place(r) * w, own);
     }
 
     void leave(int from, int to) {  // rows [to, from) have their last state
@@ -207,11 +207,12 @@ class Machine : Layout<T> {
             const Span own = state_columns(w);
             const Rows<T> s = at[k];
             for (int r = to; r < from; r++)
-                copy((T*)run.last[k] + place(r) * w + own.lo, s.data + r * s.stride + own.lo, own.hi - own.lo);
+                copy((T*)run.last[k] + place(r) * w, s.data + r * s.stride, own);
         }
     }
 
     static void copy(T* to, const T* from, int n) { memcpy(to, from, size_t(n) * sizeof(T)); }
+    static void copy(T* to, const T* from, Span own) { copy(to + own.lo, from + own.lo, own.hi - own.lo); }
 
     void chunk(int f0, int f1) {
         f_first = f0, f_end = f1, chunk_rows = 0;
@@ -323,9 +324,7 @@ class Machine : Layout<T> {
                 if (begins(f, r))
                     for (int k = 0; k < program.n_states; k++) {
                         const int w = program.states[k].width;
-                        const Span own = state_columns(w);
-                        copy(at[k].data + r * at[k].stride + own.lo, (const T*)run.initial[k] + int64_t(sequence(r)) * w + own.lo,
-                             own.hi - own.lo);
+                        copy(at[k].data + r * at[k].stride, (const T*)run.initial[k] + int64_t(sequence(r)) * w, state_columns(w));
                     }
         }
         const bool before = !apart && (run.added || run.reset || n != alive_now);
@@ -343,8 +342,7 @@ class Machine : Layout<T> {
                 }
             if (s.store >= 0)
                 for (int r = rows.lo; r < rows.hi; r++)
-                    copy(at[s.store].data + r * at[s.store].stride + own.lo, at[k].data + r * at[k].stride + own.lo,
-                         own.hi - own.lo);
+                    copy(at[s.store].data + r * at[s.store].stride, at[k].data + r * at[k].stride, own);
         }
         if (before) meet();
         if (run.team == 1) find_step(f);  // teams fetch nothing
@@ -357,7 +355,7 @@ class Machine : Layout<T> {
             const Span own = state_columns(s.width);
             const Rows<T> from = at[s.next.buffer];
             for (int r = rows.lo; r < rows.hi; r++)
-                copy(at[k].data + r * at[k].stride + own.lo, from.data + r * from.stride + s.next.offset + own.lo, own.hi - own.lo);
+                copy(at[k].data + r * at[k].stride, from.data + r * from.stride + s.next.offset, own);
         }
         if (run.reset && run.backwards) {
             for (int r = rows.lo; r < rows.hi; r++)
