@@ -203,8 +203,8 @@ def _scale(axis: Any, ratios: Sequence[float]) -> None:
     axis.set_xscale("log", base=2)
     axis.axvline(1, color="black", linewidth=0.8)
     low, high = min([0.9, *ratios]), max([2.0, *ratios])
-    axis.set_xlim(low / 1.3, high * 1.6)
-    ticks = [t for t in (0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128) if low / 1.3 <= t <= high * 1.6]
+    axis.set_xlim(low / 1.6, high * 1.6)
+    ticks = [t for t in (0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128) if low / 1.6 <= t <= high * 1.6]
     ticks = ticks if len(ticks) <= 5 else [t for t in ticks if t in (0.25, 1, 4, 16, 64)]
     axis.set_xticks(ticks, [f"{t:g}×" for t in ticks])
     axis.minorticks_off()
