@@ -81,6 +81,12 @@ def sentence(about: dict[str, Any]) -> str:
     )
 
 
+def heading() -> str:
+    """This machine and what runs on it now, as the smaller benchmarks begin."""
+    about = machine()
+    return f"{sentence(about)}; load {about['load']:.1f}; torch {about['torch']}; commit {about['commit']}"
+
+
 def _git(*arguments: str) -> str:
     done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
     return done.stdout.strip()

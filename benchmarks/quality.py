@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figure import Figure
-from benchmarks.machine import machine, sentence
+from benchmarks.machine import heading
 
 Told = dict[str, Any]  # what the command tells of its test part, as JSON
 
@@ -55,26 +55,24 @@ def of(name: str, bar: float, form: str = "{:.1f}", *, at_most: bool = False) ->
 
 @dataclass(frozen=True)
 class Row:
-    """A training: the words after ``recurra train``, where its corpus lies, and the figures held to bars."""
+    """A training: the words after ``recurra train``, and the figures held to bars."""
 
     command: str
-    folder: str
     figures: Callable[[Told], Iterator[Figure]]
 
 
 # The dearest first, so that both cores end at about the same time.
 ROWS: dict[str, Row] = {
-    "ptb-awd": Row("language ptb --preset ptb-awd", "ptb", of("perplexity", 105, at_most=True)),
+    "ptb-awd": Row("language ptb --preset ptb-awd", of("perplexity", 105, at_most=True)),
     "tinyshakespeare": Row(
         "language tinyshakespeare --preset tinyshakespeare",
-        "tinyshakespeare",
         of("nats_per_token", 1.52, "{:.4f}", at_most=True),
     ),
-    "ptb-small": Row("language ptb --preset ptb-small --epochs 4", "ptb", of("perplexity", 117, at_most=True)),
-    "tatoeba": Row("summarize tatoeba --preset tatoeba --epochs 1", "tatoeba_fra_eng", of("bleu", 25)),
-    "docstrings": Row("summarize docstrings --preset docstrings --epochs 3", "", beyond_lead),
-    "aeslc": Row("summarize aeslc --preset aeslc --epochs 3", "aeslc", above_lead),
-    "django": Row("summarize django_pseudocode --preset django --epochs 4", "django_pseudocode", of("bleu", 45)),
+    "ptb-small": Row("language ptb --preset ptb-small --epochs 4", of("perplexity", 117, at_most=True)),
+    "tatoeba": Row("summarize tatoeba --preset tatoeba --epochs 1", of("bleu", 25)),
+    "docstrings": Row("summarize docstrings --preset docstrings --epochs 3", beyond_lead),
+    "aeslc": Row("summarize aeslc --preset aeslc --epochs 3", above_lead),
+    "django": Row("summarize django_pseudocode --preset django --epochs 4", of("bleu", 45)),
 }
 
 
@@ -89,12 +87,10 @@ class Done:
 
 def trained(row: Row, data: Path, place: Path) -> Done:
     """Run a command in a process of one thread, into the folder."""
-    arguments = [*row.command.split(), "--seed", "0", "--out", str(place), "--overwrite", "--json"]
-    if row.folder:
-        arguments += ["--data-dir", str(data / row.folder)]
+    told = ["--data-dir", str(data), "--seed", "0", "--out", str(place), "--overwrite", "--json"]
     one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     began = time.perf_counter()
-    command = [sys.executable, "-m", "recurra", "train", *arguments]
+    command = [sys.executable, "-m", "recurra", "train", *row.command.split(), *told]
     done = subprocess.run(command, env={**os.environ, **one}, capture_output=True, text=True)
     seconds = time.perf_counter() - began
     if done.returncode:
@@ -112,8 +108,7 @@ def main(arguments: Sequence[str]) -> int:
     told = parser.parse_args(arguments)
     if unknown := set(told.rows) - set(ROWS):
         parser.error(f"there is no row {', '.join(sorted(unknown))}; they are {', '.join(ROWS)}")
-    about = machine()
-    print(f"{sentence(about)}; load {about['load']:.1f}; torch {about['torch']}; commit {about['commit']}", flush=True)
+    print(heading(), flush=True)
     began, held = time.perf_counter(), True
     with tempfile.TemporaryDirectory() as spare, ThreadPoolExecutor(told.at_once) as pool:
         places = told.out or Path(spare)

@@ -22,7 +22,7 @@ from benchmarks.gate import ROOT, conformance
 from benchmarks.machine import limits, machine
 from benchmarks.prepare import Setting, executors_of, prepare
 from benchmarks.report import bars_text, table, write_readme
-from benchmarks.timing import Times, interleaved
+from benchmarks.timing import Times, interleaved, ratio
 from benchmarks.workers import PeerError, Workers
 
 
@@ -60,7 +60,7 @@ def _figures(times: Times, baseline: Times, flops: int, moved: int, limit: dict[
         "gflops": flops / median / 1e9,
         "of_peak": flops / median / 1e9 / limit["peak_gflops"],
         "gbytes_per_s": moved / median / 1e9,
-        "speed_against_baseline": baseline.over(times),
+        "speed_against_baseline": ratio(baseline.seconds, times.seconds),
     }
 
 

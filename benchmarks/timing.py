@@ -31,10 +31,6 @@ class Times:
         """What is reported."""
         return self.quartiles[1]
 
-    def over(self, other: "Times") -> float:
-        """These in units of others taken in the same rounds: see :func:`ratio`."""
-        return ratio(self.seconds, other.seconds)
-
 
 def ratio(these: Sequence[float], others: Sequence[float]) -> float:
     """The median of the rounds' quotients: a machine that is slower for a while is so for both of a round."""

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 import recurra
 from benchmarks import gate
 from benchmarks.figure import Figure
-from benchmarks.machine import machine, sentence
+from benchmarks.machine import heading
 from benchmarks.memory import resident
 from benchmarks.timing import Times, interleaved
 from benchmarks.torch_modules import TORCH_NN, Run, over_time, take
@@ -250,8 +250,7 @@ def main(arguments: Sequence[str]) -> None:
     if arguments[:1] == ["endless"] and len(arguments) == 2:
         print(growth(int(arguments[1])))
         return
-    about = machine()
-    print(f"{sentence(about)}; load {about['load']:.1f}; torch {about['torch']}; commit {about['commit']}")
+    print(heading())
     named = [one for one in arguments if one != "--quick"] or [*PARTS]
     for name in named:
         for figure in PARTS[name](quick="--quick" in arguments):

@@ -39,11 +39,11 @@ def test_a_row_is_trained_and_a_failure_is_told(tmp_path, monkeypatch, capsys):
     for part in ("train", "valid", "test"):
         (tmp_path / f"{part}.txt").write_text(TEXT * 40, "utf-8")
     small = f"language {tmp_path} --unit char --hidden-size 8 --embedding-size 4 --chunk 8 --batch-size 4 --epochs 1"
-    good = Row(small, "", of("perplexity", 1e9, at_most=True))
+    good = Row(small, of("perplexity", 1e9, at_most=True))
     done = trained(good, tmp_path, tmp_path / "run")
     assert [figure.holds for figure in done.figures] == [True], done.failure
-    assert not trained(Row("language nowhere.txt", "", of("perplexity", 1)), tmp_path, tmp_path / "none").figures
-    rows = {"good": good, "bad": Row("language nowhere.txt", "", of("perplexity", 1))}
+    assert not trained(Row("language nowhere.txt", of("perplexity", 1)), tmp_path, tmp_path / "none").figures
+    rows = {"good": good, "bad": Row("language nowhere.txt", of("perplexity", 1))}
     monkeypatch.setattr(quality, "ROWS", rows)
     assert main(["good", "--data", str(tmp_path)]) == 0
     assert main(["--data", str(tmp_path), "--at-once", "1"]) == 1

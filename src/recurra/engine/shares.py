@@ -9,7 +9,7 @@ from recurra.steps.stages import Stage, Staged
 
 _CORE_CACHE = 512 << 10  # bytes of weights that a core may keep to itself
 _TEAM_ROWS = 16  # rows that are worth reading weights for that it cannot keep
-_TEAM_CACHE = 64 << 10  # bytes of weights outside of the loop that are worth a team, where it does not wait in the loop
+_TEAM_BYTES = 64 << 10  # of weights outside of the loop that are worth a team, where it does not wait in the loop
 _BLOCK_ROWS = 48  # rows of a share, about, where weights stay in that cache: what a frame makes of them stays there too
 
 
@@ -56,7 +56,7 @@ class Shares:
         return sum(min(max(n - first, 0), last - first) for n in self.row_lengths)
 
 
-def _weights(staged: Staged, *stages: Stage) -> int:
+def weights_of(staged: Staged, *stages: Stage) -> int:
     """How many numbers the matrices have that these stages read."""
     graph = staged.graph
     products = [n for i, n in graph if n.kind is Kind.CONTRACTION and staged.stage[i] in stages]
@@ -65,7 +65,7 @@ def _weights(staged: Staged, *stages: Stage) -> int:
 
 def loop_weights(staged: Staged) -> int:
     """How many numbers the matrices have that every frame reads."""
-    return _weights(staged, Stage.LOOP)
+    return weights_of(staged, Stage.LOOP)
 
 
 def team_weights(staged: Staged) -> int:
@@ -74,7 +74,7 @@ def team_weights(staged: Staged) -> int:
     loop = staged.nodes(Stage.LOOP)
     widths = {numel(graph.nodes[i].shape) for i in (*loop, *graph.states)}
     apart = len(widths) == 1 and all(graph.nodes[i].kind is Kind.POINTWISE for i in loop)
-    return _weights(staged, Stage.HOIST, Stage.SINK) if apart else 0
+    return weights_of(staged, Stage.HOIST, Stage.SINK) if apart else 0
 
 
 def split(B: int, threads: int, loop_bytes: int, team_bytes: int = 0) -> tuple[int, int, int]:
@@ -86,7 +86,7 @@ def split(B: int, threads: int, loop_bytes: int, team_bytes: int = 0) -> tuple[i
     """
     if loop_bytes < _CORE_CACHE:
         workers = max(1, min(threads, B))
-        team = threads // workers if team_bytes >= _TEAM_CACHE else 1
+        team = threads // workers if team_bytes >= _TEAM_BYTES else 1
         return workers * max(1, round(B / workers / _BLOCK_ROWS)), workers, team
     workers = max(1, min(threads, B // _TEAM_ROWS))
     return workers, workers, max(1, threads // workers)

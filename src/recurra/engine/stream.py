@@ -20,11 +20,11 @@ from recurra.engine.options import WEIGHTS, current_options, options
 from recurra.engine.plan import choose
 from recurra.engine.request import Leaves, Request, check_nan
 from recurra.engine.scan import make_request, scan
-from recurra.engine.shares import Shares, split
+from recurra.engine.shares import Shares, split, weights_of
 from recurra.errors import ExecutorError, OptionError
 from recurra.kernels.cpu import native
-from recurra.shapes import extent, numel
-from recurra.steps.ops import Kind as OpKind
+from recurra.shapes import extent
+from recurra.steps.stages import Stage
 
 
 class CellStream:
@@ -154,8 +154,7 @@ class _Held:
         self.work = machine.working(request)
         self.weights = machine.held(request)
         self.derived = request.derived
-        graph = self.derived.forward.graph
-        numbers = sum(numel(graph.nodes[n.args[1]].shape) for _, n in graph if n.kind is OpKind.CONTRACTION)
+        numbers = weights_of(self.derived.forward.staged, *Stage)
         # A frame reads the hoisted weights too; but a team of threads, which waits for its slowest, must be worth it.
         self.bytes = numbers * (8 if self.work is torch.float64 else machine.BYTES[self.weights]) // 2
         cell = stream.cell
