@@ -9,7 +9,7 @@ from toy import ROWS, batches, interrupted_after, objective, train
 
 from recurra.errors import DivergedError, OptionError, RunFolderError, UnknownNameError
 from recurra.train.checkpoint import load
-from recurra.train.module import learning_rate_factor
+from recurra.train.module import Step, learning_rate_factor
 from recurra.train.settings import FitSettings
 
 STEPS = ROWS // 16  # in an epoch
@@ -112,6 +112,33 @@ def test_divergence_says_where_and_what_to_do(tmp_path, bad):
         DivergedError, match=r"became (nan|inf) in epoch 1, batch 1\n.*learning_rate=0.01(.|\n)*clip=1.0"
     ):
         train(tmp_path, objective=exploding)
+
+
+def test_weights_that_become_infinite_in_the_last_step_are_no_result(tmp_path):
+    steps = iter(range(STEPS))
+
+    def last(network, batch):
+        step = objective(network, batch)
+        return step._replace(loss=step.loss * 1e38) if next(steps) == STEPS - 1 else step
+
+    with pytest.raises(DivergedError, match="became NaN or infinite in epoch 1, the last batch"):
+        train(tmp_path, objective=last, held_out=False, max_epochs=1, clip=None)
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("monitor", ["valid_loss", "valid_accuracy"])
+def test_an_epoch_whose_held_out_loss_is_nan_is_not_the_best(tmp_path, monitor):
+    passes = iter(range(3 * 10))
+
+    def first(network, batch):
+        step = objective(network, batch)
+        unseen = not network.training and next(passes) < 48 // 16
+        nan = torch.tensor(torch.nan)
+        return Step(nan, step.size, {"accuracy": nan}) if unseen else step
+
+    _, fitted = train(tmp_path, objective=first, max_epochs=3, monitor=monitor)
+    assert fitted.history[0]["valid_loss"] != fitted.history[0]["valid_loss"]
+    assert fitted.best_epoch > 1
 
 
 def test_resuming_another_network_is_refused(tmp_path):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from some_texts import SMALL, reviews
 
+from recurra.cells import LSTMCell, learned_state
 from recurra.cli.main import main as recurra
 from recurra.errors import DataError
 from recurra.tasks import LanguageModel, TextClassifier, classify
@@ -49,9 +50,14 @@ def train(folder, chosen, *, stop_after=None, **options):
         classify.cross_entropy = objective
 
 
+def began(D, H):
+    """A cell whose learned initial state the first chunk of a text alone reads."""
+    return learned_state(LSTMCell(D, H))
+
+
 def language(folder):
     """Train a language model, whose streams are divided among the processes and carry their states there."""
-    LanguageModel(**LANGUAGE).fit(TEXTS, run_dir=folder)
+    LanguageModel(**LANGUAGE, cell=began).fit(TEXTS, run_dir=folder)
 
 
 def command_line(folder):

@@ -1,5 +1,6 @@
 """What happens around the epochs of a training: figures kept, checkpoints written, progress shown."""
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -57,6 +58,11 @@ class KeepEpochs(Checkpoint):
         self._random = [state_dict["random"], *state_dict.get("others", [])]  # "others": not in the oldest ones
 
     @override
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Have as many epochs as are done, where fewer are asked for now."""
+        trainer.fit_loop.max_epochs = max(trainer.fit_loop.max_epochs or 0, checkpoint["epoch"] + 1)
+
+    @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin where the saved epoch ended, and let each process draw its own random numbers."""
         rank = ranks.rank()
@@ -99,10 +105,15 @@ class KeepEpochs(Checkpoint):
     def _improved(self) -> bool:
         if self.monitor is None or not self.best_epoch:
             return True
-        new, best = self.history[-1], self.history[self.best_epoch - 1]
-        sign = 1 if MONITORS[self.monitor] else -1
-        # Accuracy on few texts ties often; then the loss decides.
-        return (sign * new[self.monitor], -new["valid_loss"]) > (sign * best[self.monitor], -best["valid_loss"])
+        # Accuracy on few texts ties often; then the loss decides. NaN is worse than anything.
+        new, best = (
+            [
+                -math.inf if math.isnan(figures[name]) else figures[name] * (1 if MONITORS[name] else -1)
+                for name in (self.monitor, "valid_loss")
+            ]
+            for figures in (self.history[-1], self.history[self.best_epoch - 1])
+        )
+        return new > best
 
 
 class ShowProgress(Callback):

@@ -122,7 +122,7 @@ def _processes(checkpoint_io: SafeCheckpointIO) -> dict[str, Any]:
         # LightningEnvironment: inside of a SLURM job Lightning would otherwise take its checkpoints from there.
         return {"devices": 1, "plugins": [checkpoint_io, LightningEnvironment()]}
     return {
-        "strategy": "ddp",
+        "strategy": "ddp_find_unused_parameters_true",  # the first chunk of a text alone reads a learned state
         "devices": int(os.environ["LOCAL_WORLD_SIZE"]),
         "num_nodes": int(os.environ["GROUP_WORLD_SIZE"]),
         "use_distributed_sampler": False,  # batches are divided already: see ranks.shared

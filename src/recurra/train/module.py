@@ -54,11 +54,7 @@ class FitModule(LightningModule):
         with options(save=self.settings.backward_memory):
             step = self._step(batch)
         if not torch.isfinite(step.loss):
-            raise DivergedError(
-                f"the training loss became {step.loss.item()} in epoch {self.current_epoch + 1}, batch {batch_idx + 1}",
-                received=f"learning_rate={self.settings.learning_rate:g}, clip={self.settings.clip}",
-                instead="a lower learning_rate, or gradient clipping (clip=1.0)",
-            )
+            raise self._diverged(f"the training loss became {step.loss.item()}", f"batch {batch_idx + 1}")
         figures = {"loss": step.loss, **step.figures}
         self.log_dict({k: v.detach() for k, v in figures.items()}, on_step=False, on_epoch=True, batch_size=step.size)
         return figures
@@ -69,6 +65,24 @@ class FitModule(LightningModule):
         step = self._step(batch)
         figures = {"valid_loss": step.loss, **{f"valid_{k}": v for k, v in step.figures.items()}}
         self.log_dict(figures, on_step=False, on_epoch=True, batch_size=step.size)
+
+    @override
+    def on_train_epoch_end(self) -> None:
+        """Before an epoch is saved.
+
+        Raises:
+            DivergedError: its last step left NaN or infinity, which no loss has shown yet.
+        """
+        states = (value for state in self.trainer.optimizers[0].state.values() for value in state.values())
+        if not all(bool(value.isfinite().all()) for value in (*self.parameters(), *states)):
+            raise self._diverged("weights, or their gradients, became NaN or infinite", "the last batch")
+
+    def _diverged(self, what: str, batch: str) -> DivergedError:
+        return DivergedError(
+            f"{what} in epoch {self.current_epoch + 1}, {batch}",
+            received=f"learning_rate={self.settings.learning_rate:g}, clip={self.settings.clip}",
+            instead="a lower learning_rate, or gradient clipping (clip=1.0)",
+        )
 
     def _step(self, batch: Any) -> Step:
         if isinstance(batch, ranks.Share):

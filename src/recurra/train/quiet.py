@@ -13,6 +13,8 @@ WARNINGS: list[tuple[str, type[Warning], str]] = [
     (r"You defined a `validation_step` but have no `val_dataloader`", UserWarning, r"lightning\.pytorch"),
     # Figures are those of the whole batch in each process already: see FitModule.
     (r"It is recommended to use `self.log\(.*sync_dist=True\)`", UserWarning, r"lightning\.pytorch"),
+    # Some networks have weights that a step does not read, most have none: see fit.
+    (r"find_unused_parameters=True was specified", UserWarning, r"torch\."),
     # Lightning 2.6 asks torch 2.13's pytree in the manner of torch 2.4; nothing of it depends on a user.
     (r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning, r"lightning\.pytorch"),
 ]
