@@ -65,7 +65,7 @@ def diagnose(model: Any, *inputs: Any, anchors: int | None = 16, seed: int = 0, 
         seed: of everything random, at least 0.
 
     Raises:
-        OptionError: it holds no recurrent layer, or `seed` is out of range. DataError: no frame is valid.
+        OptionError: it holds no recurrent layer, or `anchors` or `seed` is out of range. DataError: no frame is valid.
 
     Example:
         >>> import torch, recurra

@@ -37,7 +37,7 @@ class Flow:
         half_life: frames in which half of it is gone; infinite where it does not shrink.
         reach: what is left over all frames that were looked at, of the fitted line; infinite where a norm is.
         verdict: ``"vanishing"`` where less than 1/1000 is left, ``"exploding"`` where it grows tenfold, ``"healthy"``.
-        horizon: the farthest frame whose *input* still moves the output by 1 % of what the nearest does.
+        horizon: the farthest frame whose *input* still moves the output by 1 % of what the one that moves it most does.
         input_norms: the same norms of the output's derivative for the input, from lag 0.
     """
 
@@ -111,9 +111,6 @@ def gradient_flow(
         >>> flow.verdict, round(flow.decay_per_frame, 2)
         ('vanishing', 0.7)
     """
-    for name, value in (("anchors", anchors), ("max_lag", max_lag), ("sequences", sequences)):
-        if value is not None and value < 1:
-            raise OptionError(f"{name} must be at least 1", received=repr(value))
     runs = runs_of(model, *inputs, **keywords)
     return [flow_of(run, anchors=anchors, max_lag=max_lag, sequences=sequences, seed=seed) for run in runs]
 
@@ -122,6 +119,9 @@ def flow_of(
     run: Run, *, anchors: int | None = 16, max_lag: int | None = None, sequences: int = 16, seed: int = 0
 ) -> Flow:
     """:func:`gradient_flow` of one run."""
+    for name, value in (("anchors", anchors), ("max_lag", max_lag), ("sequences", sequences)):
+        if value is not None and value < 1:
+            raise OptionError(f"{name} must be at least 1", received=repr(value))
     run = first_rows(run, sequences)
     rng = torch.Generator().manual_seed(seed)
     places = _anchors(run, anchors)

@@ -83,7 +83,7 @@ def _short_sighted(f: LayerDiagnosis) -> str:
     seen, lags = f.flow.horizon, len(f.flow.input_norms) - 1
     if f.flow.verdict != "healthy" or lags < 20 or seen > lags // 4:
         return ""
-    return f"an input moves the output by 1 % of what the newest does for {seen} of {lags} frames"
+    return f"an input moves the output by 1 % of what the strongest does for {seen} of {lags} frames"
 
 
 # What is found -> what it is called, and what mends it. Adding a symptom is adding a row.
