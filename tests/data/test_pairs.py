@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from recurra.data import PAIRS, PairTable, docstring_pairs, load_pairs, read_docstrings, read_pairs
+from recurra.data import PAIRS, PairSplits, PairTable, docstring_pairs, load_pairs, read_docstrings, read_pairs
 from recurra.data.docstrings import part_of
 from recurra.data.pairs import tatoeba_part
 from recurra.errors import DataError, EmptyTextError, MissingColumnError, MissingDataError
@@ -40,11 +40,20 @@ def test_tables_of_each_kind(tmp_path, kind):
     assert len(splits.fingerprint) == 64 != load_pairs(path, source="subject", target="body").fingerprint
 
 
+def test_the_fingerprint_is_of_all_references():
+    table = PairTable(["a", "b"], ["x", "y"], "here")
+    several = [PairTable(["a", "b"], ["x", "y"], "here", [["x", one], ["y"]]) for one in ("z", "w")]
+    assert len({PairSplits(one, None, None).fingerprint for one in (table, *several)}) == 3
+
+
 def test_a_folder_of_tables(tmp_path):
     for part in ("train", "dev", "test"):
         (tmp_path / f"{part}.tsv").write_text(f"source\ttarget\none {part}\t{part}\n")
     splits = load_pairs(tmp_path)
     assert [table.targets for table in (splits.train, splits.valid, splits.test)] == [["train"], ["dev"], ["test"]]
+    (tmp_path / "train.csv").mkdir()
+    (tmp_path / "train.tsv.bak").write_text("an older one")
+    assert load_pairs(tmp_path) == splits
     (tmp_path / "train.tsv").unlink()
     with pytest.raises(MissingDataError, match=r"no table of training texts(.|\n)*dev\.tsv, test\.tsv"):
         load_pairs(tmp_path)

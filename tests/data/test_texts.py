@@ -10,7 +10,14 @@ from recurra.data import load_splits, load_text
 from recurra.data.cache import write_json_lines
 from recurra.data.download import Published
 from recurra.data.public_texts import PTB, TINYSHAKESPEARE, find_text, ptb, tinyshakespeare
-from recurra.errors import ChecksumError, DataError, EmptyDataError, MissingDataError, UndecodableFileError
+from recurra.errors import (
+    ChecksumError,
+    DataError,
+    EmptyDataError,
+    MissingDataError,
+    OptionError,
+    UndecodableFileError,
+)
 
 BOOKS = {"train": "some words to train\n", "valid": "some to hold out\n", "test": "the rest\n"}
 
@@ -109,6 +116,25 @@ def test_a_folder_of_texts(tmp_path):
         (tmp_path / name).write_text(f"{name}\n")
     (tmp_path / "picture.png").write_bytes(b"\x89PNG")
     assert load_text(tmp_path).train.texts == ["a.txt\n", "b/two.txt\n", "c.rst\n"]
+
+
+def test_folders_of_parts_and_what_is_hidden(tmp_path):
+    for name in ("train/b/two.txt", "train/a.md", "Dev/x.txt", "test/test/y.txt", "read.me.md", "train/.hidden/z.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{name}\n")
+    splits = load_text(tmp_path)
+    assert [[*part.texts] for part in (splits.train, splits.valid, splits.test)] == [
+        ["train/a.md\n", "train/b/two.txt\n"],
+        ["Dev/x.txt\n"],
+        ["test/test/y.txt\n"],
+    ]
+
+
+def test_a_column_is_of_a_table(tmp_path):
+    (tmp_path / "book.txt").write_text("words\n")
+    for source in (tmp_path, tmp_path / "book.txt", "ptb"):
+        with pytest.raises(OptionError, match="names a column of a table, and there is none"):
+            load_text(source, text="body")
 
 
 def test_what_is_called_test_is_never_trained_on(tmp_path):

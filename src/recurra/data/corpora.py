@@ -8,10 +8,11 @@ from typing import Generic, TypeVar
 from recurra.data.docstrings import docstrings, find_docstrings
 from recurra.data.public import find_imdb, imdb
 from recurra.data.public_texts import PTB, TINYSHAKESPEARE, find_text, ptb, tinyshakespeare
+from recurra.data.records import READERS, kind_of
 from recurra.data.table import Splits, read_table, splits_of
 from recurra.errors import DataError, MissingDataError, UnknownNameError, did_you_mean
 
-TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
+TABLES = tuple(READERS)
 PARTS = {"train": ("train",), "valid": ("valid", "validation", "val", "dev"), "test": ("test",)}
 
 
@@ -164,7 +165,7 @@ def table_in(folder: Path, names: tuple[str, ...]) -> Path | None:
     found = [
         path
         for path in sorted(folder.iterdir())
-        if path.name.split(".")[0].lower() in names and any(suffix.lower() in TABLES for suffix in path.suffixes)
+        if path.is_file() and path.name.split(".")[0].lower() in names and kind_of(path) in TABLES
     ]
     if len(found) > 1:
         raise DataError(

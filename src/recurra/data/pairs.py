@@ -52,7 +52,10 @@ class PairSplits:
         """What a run was trained on, as hexadecimal digits."""
         total = hashlib.sha256()
         for table in (self.train, self.valid, self.test):
-            for column in (table.sources, table.targets or []) if table else ([], []):
+            columns = [table.sources, table.targets or []] if table else [[], []]
+            if table and table.references:
+                columns.append([one for several in table.references for one in several])
+            for column in columns:
                 for value in column:
                     data = value.encode("utf-8", "surrogatepass")
                     total.update(b"%d:" % len(data))

@@ -7,7 +7,7 @@ from recurra.data.corpora import CORPORA, PARTS, TABLES, load_corpus
 from recurra.data.records import kind_of, read_pieces
 from recurra.data.stored import Texts
 from recurra.data.table import Splits, TextTable, read_table, splits_of
-from recurra.errors import DataError, MissingDataError, did_you_mean
+from recurra.errors import DataError, MissingDataError, OptionError, did_you_mean
 
 TEXTS = (".txt", ".text", ".md", ".rst")
 
@@ -15,9 +15,11 @@ TEXTS = (".txt", ".text", ".md", ".rst")
 def load_text(source: Path | str, *, text: str | None = None, data_dir: Path | str | None = None) -> Splits:
     """Texts to learn a language from.
 
-    A corpus's name comes first; for a file or folder of that name write ``./ptb``. Of a folder, files with ``train``,
-    ``valid`` and ``test`` between the dots of their names (``train.txt``, ``ptb.valid.txt.gz``) are its parts, in small
-    letters or capital ones; where none is called ``train``, all others in the order of their paths are.
+    A corpus's name comes first; for a file or folder of that name write ``./ptb``. Of a folder, what is in folders
+    called ``train``, ``valid`` (``validation``, ``val``, ``dev``) and ``test``, and files with these between the dots
+    of their names (``train.txt``, ``ptb.valid.txt.gz``), in small letters or capital ones, are its parts; where nothing
+    is called ``train``, all others in the order of their paths are. What is hidden, by a dot before its name, is left
+    out.
 
     Args:
         source: a name or a path: of a table (.csv .tsv .jsonl .parquet), of a folder, or of any other file, which is
@@ -30,6 +32,7 @@ def load_text(source: Path | str, *, text: str | None = None, data_dir: Path | s
 
     Raises:
         MissingDataError: it is none of these, or the folder holds no texts.
+        OptionError: `text` is given, but there is no table.
         UndecodableFileError, EmptyDataError, DataError: a file cannot be read; the message names it.
 
     Example:
@@ -41,9 +44,11 @@ def load_text(source: Path | str, *, text: str | None = None, data_dir: Path | s
         >>> [*splits.train.texts], splits.valid, [*splits.test.texts]
         (['what to train\\n'], None, ['what to test\\n'])
     """
+    path = Path(source)
+    if source in CORPORA or (path.is_file() and kind_of(path) not in TABLES):
+        _require_no_column(text, source)
     if source in CORPORA:
         return _unlabelled(load_corpus(str(source), data_dir=data_dir))
-    path = Path(source)
     if path.is_file():
         return splits_of(_read([path], text, str(path)))
     if not path.is_dir():
@@ -53,20 +58,26 @@ def load_text(source: Path | str, *, text: str | None = None, data_dir: Path | s
             instead=did_you_mean(str(source), CORPORA),
         )
     files = [p for p in sorted(path.rglob("*")) if p.is_file() and kind_of(p) in (*TEXTS, *TABLES)]
+    files = [p for p in files if not any(name.startswith(".") for name in p.relative_to(path).parts)]
     if not files:
         raise MissingDataError(
             "the folder holds no texts",
             received=f"{path}: {', '.join(sorted(p.name for p in path.iterdir())[:8]) or 'empty'}",
             instead=f"files in UTF-8 called {', '.join(TEXTS)} (.gz and .xz too), or tables: {', '.join(TABLES)}",
         )
-    parts = {part: [p for p in files if {*p.name.lower().split(".")[:-1]} & {*names}] for part, names in PARTS.items()}
-    double = next((found for found in parts.values() if len(found) > 1), None)
-    if double:
-        raise DataError(
-            "the folder holds several texts of the same part",
-            received=f"{path}: {', '.join(p.name for p in double)}",
-            instead="one of them",
-        )
+    if not any(kind_of(p) in TABLES for p in files):
+        _require_no_column(text, source)
+    above = {p: [name.lower() for name in p.relative_to(path).parts[:-1]] for p in files}
+    own = {p: p.name.lower().split(".")[:-1] for p in files}
+    parts = {part: [p for p in files if _part([*above[p], *own[p]]) == part] for part in PARTS}
+    for found in parts.values():
+        named = [p for p in found if not _part(above[p])]
+        if len(named) > 1:
+            raise DataError(
+                "the folder holds several texts of the same part",
+                received=f"{path}: {', '.join(p.name for p in named)}",
+                instead="one of them, or a folder of them",
+            )
     if not parts["train"]:
         parts["train"] = [p for p in files if p not in parts["valid"] + parts["test"]]
     train, valid, test = (_read(found, text, str(path)) if found else None for found in parts.values())
@@ -77,6 +88,20 @@ def load_text(source: Path | str, *, text: str | None = None, data_dir: Path | s
             instead="a text called train.txt, or by any other name",
         )
     return splits_of(train, valid, test)
+
+
+def _part(names: list[str]) -> str | None:
+    """The part that the first of these names which is that of a part says."""
+    return next((part for name in names for part, usual in PARTS.items() if name in usual), None)
+
+
+def _require_no_column(text: str | None, source: Path | str) -> None:
+    if text is not None:
+        raise OptionError(
+            "text names a column of a table, and there is none",
+            received=f"{text!r}, {source}",
+            instead="without it (--text on the command line)",
+        )
 
 
 def _read(files: list[Path], column: str | None, source: str) -> TextTable:

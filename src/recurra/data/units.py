@@ -1,4 +1,7 @@
-"""What a language model reads and writes: words, characters or subwords; texts to ids and back, losing nothing else."""
+"""What a language model reads and writes: words, characters or subwords; texts to ids and back.
+
+Words lose what is unknown, and how many blanks stood between two; the others lose nothing that they know.
+"""
 
 import functools
 import json
@@ -25,12 +28,13 @@ class Units(ABC):
         tokens: by their ids.
         begin: the id of the line end, which stands before the first token of a text.
         unknown: the id of what the vocabulary lacks; None: it lacks nothing.
-        needs: tokens without which there is no such vocabulary.
+        needs: tokens without which there is no such vocabulary. least: the smallest one that learns anything.
         strict: whether a prompt must not hold what the vocabulary lacks.
     """
 
     name: ClassVar[str]
     needs: ClassVar[set[str]]
+    least: ClassVar[int] = 3
     strict: ClassVar[bool] = False
     begin: int
     unknown: int | None
@@ -156,6 +160,7 @@ class Subwords(Units):
     """
 
     name, needs = "subword", {"Ċ"}
+    least = 257  # the 256 bytes, and one more
 
     def __init__(self, tokens: Sequence[str], merges: Sequence[tuple[str, str]]):
         from tokenizers import Tokenizer
@@ -178,9 +183,10 @@ class Subwords(Units):
         from tokenizers.pre_tokenizers import ByteLevel
         from tokenizers.trainers import BpeTrainer
 
-        if vocab_size < 257:
+        if vocab_size < cls.least:
             raise OptionError(
-                "vocab_size must be at least 257 for subwords: the 256 bytes, and one more", received=str(vocab_size)
+                f"vocab_size must be at least {cls.least} for subwords: the 256 bytes, and one more",
+                received=str(vocab_size),
             )
         learner = Tokenizer(BPE())
         learner.pre_tokenizer = ByteLevel(add_prefix_space=False)

@@ -21,20 +21,28 @@ UNITS = ("word", "subword")
 LONGEST_WORD = 100  # letters; a longer one is no word, and takes long to cut
 # Written without spaces, so that a run of letters is no word: Han, kana, Thai, Lao, Khmer, Burmese.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_TOKEN = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+|([^\w\s])\1*")
+# Vowel signs and accents, which are no letters to `re`, go on with a word, as the two joiners of Persian and Hindi do.
+_MARKS = "".join(
+    mark
+    for mark in map(chr, range(0x300, 0x20000))
+    if unicodedata.category(mark) in ("Mn", "Mc") and not re.match(rf"[{_UNSPACED}]", mark)
+)
+_TOKEN = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}](?:[^\W{_UNSPACED}]|[{_MARKS}\u200c\u200d])*|([^\w\s])\1*")
 
 
 def split_words(text: str) -> list[str]:
     """The words and signs of a text; :func:`join_words` undoes it, but for the kind of white space.
 
-    A word is a run of letters, digits and underscores; a run of one sign, or one character of a script without spaces,
-    is a token that bears a mark on each side where no space stands.
+    A word is a run of letters with their marks, digits and underscores; a run of one sign, or one character of a script
+    without spaces, is a token that bears a mark on each side where no space stands.
 
     Example:
         >>> split_words("It's `np.pad`, isn't it?") == "It ￭'￭ s `￭ np ￭.￭ pad ￭` ￭, isn ￭'￭ t it ￭?".replace("￭", JOINER).split()
         True
         >>> join_words(split_words("It's `np.pad`, isn't it?"))
         "It's `np.pad`, isn't it?"
+        >>> split_words("हिन्दी में") == "हिन्दी में".split()
+        True
     """  # noqa: E501  (the example is one text)
     text = unicodedata.normalize("NFC", text).replace(JOINER, " ")
     found = list(_TOKEN.finditer(text))
@@ -206,7 +214,7 @@ def _learn_pieces(counts: Counter[str], vocab_size: int, min_count: int, lowerca
         raise OptionError(
             "vocab_size leaves no room for pieces of words",
             received=str(vocab_size),
-            instead=f"more than {vocab_size - room + 2 * len(letters)}: letters and signs take as many",
+            instead=f"at least {vocab_size - room + 2 * len(letters)}: letters and signs take as many",
         )
     learner = Tokenizer(BPE(continuing_subword_prefix=JOINER))
     learner.pre_tokenizer = WhitespaceSplit()
