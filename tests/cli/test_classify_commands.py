@@ -79,7 +79,7 @@ def test_evaluating_gives_the_same_figures(run, place):
     figures = json.loads(done.out)
     metrics = json.loads((place / "runs/reviews/metrics.json").read_text())
     assert {k: figures[k] for k in metrics["test"]} == metrics["test"]
-    assert (figures["run"], figures["data"]) == ("runs/reviews", "test.csv")
+    assert (figures["run"], figures["data"], figures["part"]) == ("runs/reviews", "test.csv", "all")
     shown = run("evaluate", "runs/reviews", "test.csv", cwd=place).out
     assert f"accuracy   {figures['accuracy']:.4f}" in shown
     assert all(word in shown for word in ("macro f1", "log loss", "precision", "true, down; predicted, across"))
@@ -95,10 +95,16 @@ def test_a_run_knows_its_data_from_any_folder(run, made, tmp_path):
     assert "test.csv: 2 texts\n" in run("evaluate", tmp_path / "odd", cwd=made).out
     done = run("train", "classify", "odd.csv", *FAST, *columns, "--out", "untested", cwd=tmp_path)
     assert "odd.csv: 40 texts, the data of the training\n" in run("evaluate", tmp_path / "untested", cwd=made).out
+    with (tmp_path / "odd.csv").open("a") as file:
+        file.write("finer,b\n")
+    changed = run("evaluate", tmp_path / "untested", cwd=made)
+    assert (changed.code, changed.out) == (2, "")
+    assert "what is found is not the data that the run was trained on" in changed.err
+    assert "odd.csv: 41 texts\n" in run("evaluate", tmp_path / "untested", tmp_path / "odd.csv", *columns, cwd=made).out
     (tmp_path / "test.csv").write_text("comment,kind\nfine,new\n")
     done = run("train", "classify", "odd.csv", *FAST, *columns, "--test", "test.csv", "--out", "no", cwd=tmp_path)
     assert done.code == 2
-    assert "the test texts have classes that no text to train on has" in done.err
+    assert "the test part holds classes that the training data does not" in done.err
     assert not (tmp_path / "no").exists()
 
 

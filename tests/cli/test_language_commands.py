@@ -50,6 +50,13 @@ def test_evaluating_gives_the_same_figures(run, place):
     assert {k: figures[k] for k in metrics["test"]} == metrics["test"]
     adapted = json.loads(run("evaluate", "runs/lines", "data", "--adapt", "0.5", "--json", cwd=place).out)
     assert adapted["perplexity"] < figures["perplexity"]
+    narrow = run("evaluate", "runs/lines", "data", "--adapt", "0.5", "--weights", "bfloat16", "--json", cwd=place)
+    assert json.loads(narrow.out)["perplexity"] == pytest.approx(adapted["perplexity"], rel=0.1)
+    assert [(one["part"], one["adapt"]) for one in (figures, adapted)] == [("test", 0), ("test", 0.5)]
+    assert (
+        "data, learning from it at 0.5: perplexity"
+        in run("evaluate", "runs/lines", "data", "--adapt", "0.5", cwd=place).out
+    )
     shown = run("evaluate", "runs/lines", cwd=place)  # the data of the training
     assert f"perplexity {figures['perplexity']:.2f}" in shown.out
     (place / "other.txt").write_text("a cat é\n")
@@ -69,6 +76,9 @@ def test_writing_on_from_a_prompt(run, place):
 
 
 def test_bad_input_is_one_message(run, place):
+    (place / "untested").mkdir()
+    for part in ("train", "valid"):
+        (place / f"untested/{part}.txt").write_text("a cat\n")
     for arguments, said in {
         ("predict", "runs/lines", "é"): "the prompt holds characters that the training text does not",
         ("predict", "runs/lines", "a", "--top-p", 2): "top_p must be a number above 0 and at most 1",
@@ -76,6 +86,10 @@ def test_bad_input_is_one_message(run, place):
         ("predict", "nowhere", "a"): "there is no such run folder",
         ("evaluate", "runs/lines", "--label", "x"): "--label is no option for a run of task language",
         ("evaluate", "runs/lines", "none.txt"): "there is no file, no folder and no corpus of that name",
+        ("evaluate", "runs/lines", "untested"): "there is no part to test with",
+        ("evaluate", "runs/lines", "data", "--adapt", 1, "--weights", "int8"): "weights in int8 do not learn",
+        ("train", "language", "data", "--text", "body"): "names a column of a table, and there is none",
+        ("train", "language", "data", "--preset", "ptb-awd", "--hidden-size", 9): "one hidden_size a layer",
         ("train", "language", "data", "--unit", "letter"): "there is no unit of that name",
         ("train", "language", "data", "--preset", "ptb"): "there is no preset of that name",
         ("train", "language", "none"): "there is no file, no folder and no corpus of that name",
@@ -108,5 +122,7 @@ def test_words_of_a_preset_and_json(run, made):
     done = run("train", "language", "data/train.txt", "--preset", "ptb-small", *chosen, cwd=made)
     assert done.code == 0, done.err
     found = json.loads(done.out)
+    told = run("predict", "runs-word", "a zebra sat", "--length", 3, cwd=made)
+    assert (told.code, told.err) == (0, "1 words of the prompt are unknown, and read as <unk>\n")
     assert {"run", "best_epoch", "epochs", "valid_loss"} == found.keys()
     assert json.loads((made / "runs-word/config.json").read_text())["settings"]["unit"] == "word"

@@ -92,7 +92,7 @@ def test_predicting_a_text_a_file_a_table_a_folder_and_stdin(run, place):
     assert run("predict", "runs/mail", "-", cwd=place, given=(text + "\n").encode()).out.splitlines() == lines[:1]
     assert len(run("predict", "runs/mail", "lines.txt", "--whole", cwd=place).out.splitlines()) == 1
     assert len(run("predict", "runs/mail", "-", "--whole", cwd=place, given=b"a\n\nb\n").out.splitlines()) == 1
-    table = run("predict", "runs/mail", "test.csv", "--text", "mail", "--json", cwd=place)
+    table = run("predict", "runs/mail", "test.csv", "--source", "mail", "--json", cwd=place)
     assert len(json.loads(table.out)) == 20
     (place / "letters").mkdir(exist_ok=True)
     (place / "letters/a.txt").write_text(f"{text}\n\nIndeed.")
@@ -103,6 +103,34 @@ def test_predicting_a_text_a_file_a_table_a_folder_and_stdin(run, place):
         "a.txt",
         "b.txt",
     ]
+    (place / "named.csv").write_text("text,body\nauthor of the,the owner and\n")  # as a training reads it: the body
+    found, body, text = (
+        json.loads(run("predict", "runs/mail", given, "--json", cwd=place).out)
+        for given in ("named.csv", "the owner and", "author of the")
+    )
+    assert found == body != text
+
+
+def test_a_folder_is_read_to_its_depth_without_what_is_hidden(run, place):
+    for name in ("deep/below/c.txt", "deep/.hidden/d.txt", "deep/.e.txt", "deep/a.txt"):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text("the owner")
+    found = json.loads(run("predict", "runs/mail", "deep", "--json", cwd=place).out)
+    assert [row["file"] for row in found] == ["a.txt", "below/c.txt"]
+
+
+def test_a_table_of_figures_is_whole_where_it_is_written_to_a_file(run, place, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    shown = run("evaluate", "runs/mail", "test.csv", *COLUMNS, cwd=place).out
+    (line,) = [line for line in shown.splitlines() if "first sentence" in line]
+    assert line.count("–") == 5
+
+
+def test_what_rouge_cannot_read_is_said(run, place):
+    (place / "russian.csv").write_text("mail,title\nthe owner,Спросить\nthe author,Ответить\n")
+    shown = run("evaluate", "runs/mail", "russian.csv", *COLUMNS, cwd=place).out
+    assert "ROUGE reads Latin letters without accents and digits alone" in shown
+    assert "ROUGE reads" not in run("evaluate", "runs/mail", "test.csv", *COLUMNS, cwd=place).out
 
 
 @pytest.mark.skipif(native() is None, reason="built without the native machine")
@@ -125,7 +153,7 @@ def test_a_picture_of_attention(run, place):
     assert (done.code, done.err) == (0, "wrote a.png\n")
     assert (place / "a.png").read_bytes().startswith(b"\x89PNG")
     for arguments, said in (
-        (["test.csv", "--text", "mail", "--attention", "a.png"], "of one text"),
+        (["test.csv", "--source", "mail", "--attention", "a.png"], "of one text"),
         (["the owner", "--attention", "a.gif"], "written as .png or .svg or .pdf"),
         (["the owner", "--attention", "none/a.png"], "a folder that is there\n  received: none"),
     ):
@@ -182,11 +210,19 @@ def test_json_and_resuming_a_finished_run(run, place):
         (["predict", "runs/mail", "-", "--whole"], "standard input holds no text"),
         (["predict", "runs/mail", "empty"], "holds no files"),
         (["predict", "runs/none", "a text"], "no such run folder"),
+        (["predict", "runs/mail", "mial.txt", "--whole"], "--whole is of a file, and there is none of that name"),
+        (["predict", "runs/mail", "mail.csv", "--whole", "--source", "mail"], "--source names a column of a table"),
+        (["predict", "runs/mail", "a text", "--source", "mail"], "--source names a column of a table"),
+        (["predict", "runs/mail", "a text", "--text", "mail"], "--text is no option for a run of task summarize"),
+        (["evaluate", "runs/mail", "parted", *COLUMNS], "there is no part to test with"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
 def test_what_cannot_be_done_is_said(run, place, arguments, said):
-    (place / "empty").mkdir(exist_ok=True)
+    for folder in ("empty", "parted"):
+        (place / folder).mkdir(exist_ok=True)
+    for part in ("train", "dev"):
+        write_pairs(place / f"parted/{part}.csv", 3)
     done = run(*arguments, cwd=place)
     assert done.code == 2
     assert said in done.err

@@ -37,12 +37,31 @@ def fitted(task, **settings):
         ({"num_layers": 100_000}, "num_layers must be at most 64"),
         ({"hidden_size": [4] * 65, "num_layers": None}, "num_layers must be at most 64"),
         ({"hidden_size": 10**6}, "more weights than a run may have"),
+        ({"hidden_size": 8, "num_layers": None}, "num_layers=None goes with one hidden_size a layer"),
     ],
     ids=str,
 )
 def test_more_than_any_machine_holds_is_refused_before_a_text_is_read(task, settings, said):
     with pytest.raises(OptionError, match=said):
         fitted(task, **settings)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        ("train.untrusted.MOST_VALUES", "the vocabulary is larger"),
+        ("tasks.saved.LARGEST_JSON", "the vocabulary is larger"),
+        ("tasks.saved.LARGEST_WEIGHTS", "more weights than a run"),
+    ],
+)
+def test_what_could_not_be_read_again_is_not_trained(task, limit, said, tmp_path, monkeypatch):
+    monkeypatch.setattr(f"recurra.{limit}", 3)
+    monkeypatch.setattr("recurra.tasks.bounds.require_weights", lambda _: None)
+    data = {TextClassifier: (TEXTS, ["x", "y"] * 4), LanguageModel: (TEXTS,), Summarizer: pairs(16, 0)}[task]
+    with pytest.raises(OptionError, match=said):
+        task(**SMALL).fit(*data, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

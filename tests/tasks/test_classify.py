@@ -211,12 +211,13 @@ def test_figures_by_hand():
     probabilities = np.array(
         [[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.6, 0.2, 0.2], [0.3, 0.6, 0.1], [0.1, 0.8, 0.1], [0.5, 0.3, 0.2]]
     )
-    found = classification_figures(targets, probabilities, np.array(["a", "b", "c", "never"])[:3])
+    probabilities = np.pad(probabilities, ((0, 0), (0, 1)))
+    found = classification_figures(targets, probabilities, np.array(["a", "b", "c", "never"]))
     assert found["accuracy"] == pytest.approx(4 / 6)
-    assert found["confusion"] == [[2, 1, 0], [0, 2, 0], [1, 0, 0]]
+    assert found["confusion"] == [[2, 1, 0, 0], [0, 2, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
     assert found["macro_f1"] == pytest.approx((2 / 3 + 0.8 + 0) / 3)
     assert found["log_loss"] == pytest.approx(-np.log([0.8, 0.2, 0.6, 0.6, 0.8, 0.2]).mean())
-    assert [c["count"] for c in found["classes"]] == [3, 2, 1]
+    assert [c["count"] for c in found["classes"]] == [3, 2, 1, 0]
     assert json.loads(json.dumps(found)) == found
 
 
@@ -253,7 +254,7 @@ def test_the_run_folder_holds_what_it_should(finished, fitted):
     assert metrics["best_epoch"] == fitted.best_epoch_
     assert len(metrics["history"]) == 3
     assert metrics["held out"]["count"] == 32
-    assert "The plan that ran" in (finished / "report.html").read_text()
+    assert "<h2>The plan</h2>" in (finished / "report.html").read_text()
     assert_same_weights(TextClassifier.load(finished), fitted)
 
 

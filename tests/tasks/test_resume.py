@@ -106,6 +106,26 @@ def test_more_epochs_are_those_of_one_longer_training_or_refused(tmp_path, warmu
     fit("longer", 4)
     assert (tmp_path / "run/model.safetensors").read_bytes() == (tmp_path / "longer/model.safetensors").read_bytes()
     assert len(fit("run", 3, resume=True).history_) == 4  # it has come to its end
+    config = read_json(tmp_path / "run/config.json")
+    write_json(tmp_path / "run/config.json", config | {"state": "training"})
+    assert len(fit("run", 2, resume=True).history_) == 4  # as many as are done
+
+
+def test_a_number_of_epochs_that_was_left_open_is_a_setting_as_any_other(tmp_path):
+    chosen = SMALL | {"schedule": "constant", "warmup": 0.0, "max_epochs": 4}
+    fit = lambda **how: TextClassifier(**chosen | how).fit(TEXTS, LABELS, run_dir=tmp_path / "run", resume=True)
+    fit()
+    with pytest.raises(RunFolderError, match=r"begun with other settings(.|\n)*max_epochs=None"):
+        fit(max_epochs=None)
+
+
+def test_a_confusion_of_too_many_classes_is_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr("recurra.tasks.trained.MOST_CONFUSED", 1)
+    classifier = TextClassifier(**SMALL | {"max_epochs": 1}).fit(TEXTS, LABELS, run_dir=tmp_path / "run")
+    figures = classifier.record(tmp_path / "run", "test", TEXTS, LABELS)
+    kept = read_json(tmp_path / "run/metrics.json")["test"]
+    assert kept == {name: value for name, value in figures.items() if name != "confusion"}
+    assert "confusion" in figures
 
 
 def test_a_saved_run_has_the_settings_of_its_fit(tmp_path):

@@ -22,24 +22,23 @@ def evaluate_classes(
     json: bool,
 ) -> None:
     """Accuracy, macro F1, log loss, each class's figures and the confusion on labelled texts."""
-    from recurra.cli.inputs import data_of, of_training, read_splits
+    from recurra.cli.inputs import JUDGED, data_of, judged, read_splits
     from recurra.engine import options
     from recurra.tasks.classify import TextClassifier
     from recurra.tasks.given import checked_labels, targets_among
 
     classifier = TextClassifier.load(run)
     named, chosen = data_of(classifier, run, data, text=text, label=label, test=None, data_dir=data_dir)
-    splits = read_splits(named, **chosen)
-    table = splits.test or splits.train
+    table, part = judged(classifier, data, read_splits(named, **chosen), text, label)
     # A table's labels are strings, whatever the classes are.
     labels = checked_labels(table.labels or [], len(table.texts))
     known = classifier.classes_[targets_among(labels, classifier.classes_.astype(str))]
     with options(weights=weights or "float"):
         figures = classifier.evaluate(table.texts, known)
     if json:
-        print(strict_json({"run": str(run), "data": table.source, **figures}))
+        print(strict_json({"run": str(run), "data": table.source, "part": part, **figures}))
         return
-    print(f"{table.source}: {figures['count']:,} texts{of_training(data, splits)}")
+    print(f"{table.source}: {figures['count']:,} texts{JUDGED[part]}")
     for name in ("accuracy", "macro_f1", "log_loss"):
         print(f"{name.replace('_', ' '):10} {figures[name]:.4f}")
     _tables(figures)
@@ -90,9 +89,10 @@ def predict_classes(run: Path, texts: str, text: str | None, weights: str | None
 
 
 def _tables(figures: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Column, Table
     from rich.text import Text
+
+    from recurra.cli.inputs import wide_console
 
     names = [Text(str(row["label"])) for row in figures["classes"]]  # not markup, whatever brackets they hold
     each = Table("class", "precision", "recall", "F1", "texts", box=None)
@@ -101,9 +101,7 @@ def _tables(figures: dict[str, Any]) -> None:
     confusion = Table("true, down; predicted, across", *map(Column, names), box=None)
     for name, counts in zip(names, figures["confusion"], strict=True):
         confusion.add_row(name, *(f"{c:,}" for c in counts))
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 10**6  # a file is as wide as what stands in it
+    console = wide_console()
     for table in (each, confusion):
         console.print()
         console.print(table)

@@ -40,16 +40,6 @@ def read_splits(
     return splits_of(splits.train, splits.valid, read_table(test, text=text, label=label))
 
 
-def require_known(labels: Iterable[Any], known: Iterable[Any]) -> None:
-    """Raise where a test table has a class that cannot be learnt: before a training, not after it."""
-    if unknown := sorted({*map(str, labels)} - {*map(str, known)}):
-        raise DataError(
-            "the test texts have classes that no text to train on has",
-            received=", ".join(map(repr, unknown[:8])),
-            instead="training texts of each class, or test texts of these only",
-        )
-
-
 def read_texts(given: str, column: str | None) -> Sequence[str]:
     """Texts to classify: a table's column, the lines of another file or (``-``) of stdin, or the argument itself.
 
@@ -100,29 +90,46 @@ def read_documents(given: str, column: str | None, *, whole: bool = False) -> li
     """Longer texts, each with the name of its file where it is one: what :func:`read_texts` takes, or a folder.
 
     Args:
-        given: a folder, each of whose files is a text, or what :func:`read_texts` takes. column: of a table.
+        given: a folder, each of whose files, in it or further down, is a text, or what :func:`read_texts` takes.
+        column: of a table; None: see :func:`recurra.data.read_pairs`.
         whole: a file, or stdin, is one text, not one a line.
 
     Raises:
+        MissingDataError: `whole`, and there is no file. OptionError: a column of what is no table.
         EmptyDataError, EmptyTextError, UndecodableFileError: the message names the file.
     """
-    from recurra.data.records import unpacked
+    from recurra.data import read_pairs
+    from recurra.data.records import READERS, kind_of, unpacked
 
     def document(path: Path) -> str:
         with unpacked(path) as file:
             return _document(file, str(path))
 
     path = None if given == "-" else path_of(given)
+    is_table = path and not whole and not path.is_dir() and kind_of(path) in READERS
+    if column is not None and not is_table:
+        raise OptionError(
+            "--source names a column of a table, and this is none",
+            received=f"{column}, {given}",
+            instead="a .csv, .tsv, .jsonl or .parquet, or no --source",
+        )
     if path and path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
-        if not files:
+        names = [file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file()]
+        names = [name for name in names if not any(part.startswith(".") for part in name.parts)]
+        if not names:
             raise EmptyDataError(f"{path} holds no files", instead="a folder of texts, a file each")
-        return [(file.name, document(file)) for file in files]
+        return [(name.as_posix(), document(path / name)) for name in names]
     if whole and given == "-":
         return [("", _document(sys.stdin.buffer, "standard input"))]
-    if whole and path:
+    if whole and path is None:
+        raise MissingDataError(
+            "--whole is of a file, and there is none of that name", received=given, instead="a file, or - for stdin"
+        )
+    if path and whole:
         return [("", document(path))]
-    return [("", text) for text in read_texts(given, column)]
+    if path and is_table:
+        return [("", text) for text in read_pairs(path, source=column, need_target=False).sources]
+    return [("", text) for text in read_texts(given, None)]
 
 
 def _document(lines: Iterable[bytes], source: str) -> str:
@@ -130,7 +137,7 @@ def _document(lines: Iterable[bytes], source: str) -> str:
 
     text = "".join(decoded_lines(lines, source))
     if not text.strip():
-        raise EmptyTextError(f"{source} holds no text", received=f"{len(text)} characters")
+        raise EmptyTextError(f"{source} holds no text", received=f"{len(text)} characters", instead="a file of text")
     return text
 
 
@@ -212,9 +219,44 @@ def data_of(model: Any, run: Path, data: str | None, **chosen: Any) -> tuple[str
     return kept["data"], {k: kept.get(k) if v is None else v for k, v in chosen.items()}
 
 
-def of_training(data: str | None, splits: Any) -> str:
-    """What is said behind the name of data that a command did not name, and that hold no test part."""
-    return ", the data of the training" if data is None and not splits.test else ""
+# what is judged on -> what is said of it behind its name
+JUDGED = {"test": "", "all": "", "training": ", the data of the training"}
+
+
+def judged(model: Any, data: str | None, splits: Any, *columns: str | None) -> tuple[Any, str]:
+    """The part of some data that a run is judged on, and which it is, a key of ``JUDGED``.
+
+    Args:
+        data: the command's; None: `splits` are that of the training. columns: those that the command names.
+
+    Raises:
+        DataError: the data of the training have changed since.
+        MissingDataError: they have parts, and none of them is to test with.
+    """
+    then = model.about_.get("notes", {}).get("corpus_fingerprint")
+    if data is None and not any(columns) and then not in (None, splits.fingerprint):
+        raise DataError(
+            "what is found is not the data that the run was trained on",
+            received=f"texts with the sum {splits.fingerprint[:12]}, not {str(then)[:12]}",
+            instead="the data as they were, or recurra evaluate RUN DATA, which takes them as they are",
+        )
+    if splits.test:
+        return splits.test, "test"
+    if data is None:
+        return splits.train, "training"
+    if splits.valid:
+        raise MissingDataError("there is no part to test with", received=data, instead="a file, by its path")
+    return splits.train, "all"
+
+
+def wide_console() -> Any:
+    """A console of rich that cuts no table short: a file is as wide as what stands in it."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 10**6
+    return console
 
 
 def run_folder_for(data: str, cell: str, *, resume: bool, root: Path = Path("runs")) -> Path:

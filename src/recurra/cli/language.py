@@ -19,22 +19,27 @@ def evaluate_language(
     json: bool,
 ) -> None:
     """Perplexity, nats a token and bits a character of a text."""
-    from recurra.cli.inputs import data_of, of_training
+    from recurra.cli.inputs import JUDGED, data_of, judged
     from recurra.cli.train_language import described
     from recurra.data import load_text
     from recurra.engine import options
+    from recurra.errors import OptionError
     from recurra.tasks.language import LanguageModel
 
+    if adapt and weights == "int8":
+        raise OptionError(
+            "weights in int8 do not learn", received=f"--adapt {adapt:g}", instead="--weights bfloat16, or float"
+        )
     model = LanguageModel.load(run)
     named, chosen = data_of(model, run, data, text=text, data_dir=data_dir)
-    splits = load_text(named, **chosen)
-    table = splits.test or splits.train
+    table, part = judged(model, data, load_text(named, **chosen), text)
     with options(weights=weights or "float"):
         figures = model.evaluate(table.texts, adapt=adapt or 0.0)
     if json:
-        print(strict_json({"run": str(run), "data": table.source, **figures}))
+        print(strict_json({"run": str(run), "data": table.source, "part": part, "adapt": adapt or 0.0, **figures}))
         return
-    print(f"{table.source}{of_training(data, splits)}: {described(figures)}")
+    learning = f", learning from it at {adapt:g}" if adapt else ""
+    print(f"{table.source}{JUDGED[part]}{learning}: {described(figures)}")
     if figures["unknown"]:
         print(f"{figures['unknown']:,} of the tokens are <unk>, the unknown one")
 
@@ -67,6 +72,9 @@ def predict_language(
         seed=seed or 0,
         weights=weights,
     )
+    units = model.tokenizer_
+    if not units.strict and (strange := int((units.encode(prompt) == units.unknown).sum())):
+        print(f"{strange:,} words of the prompt are unknown, and read as <unk>", file=sys.stderr)
     if json:
         print(strict_json({"prompt": prompt, "text": "".join(pieces)}, ensure_ascii=False))
         return

@@ -24,6 +24,8 @@ DIAGNOSE = {
     "summarize": "recurra.cli.summarize:diagnose_summaries",
 }
 
+ARGUMENTS = ("data", "texts")  # of the commands, which are no options
+
 
 def call(table: Mapping[str, str], run: Path, given: Mapping[str, Any]) -> Any:
     """Call the function of the run's task, and give back what it does.
@@ -51,7 +53,10 @@ def call(table: Mapping[str, str], run: Path, given: Mapping[str, Any]) -> Any:
     known = inspect.signature(function).parameters
     foreign = [k for k, v in given.items() if v is not None and v is not False and k not in known]
     if foreign:
+        said = lambda name: f"--{name.replace('_', '-')}"
         raise OptionError(
-            f"--{foreign[0].replace('_', '-')} is no option for a run of task {task}", received=str(given[foreign[0]])
+            f"{said(foreign[0])} is no option for a run of task {task}",
+            received=str(given[foreign[0]]),
+            instead=", ".join(said(name) for name in given if name in known and name not in ARGUMENTS),
         )
     return function(run=run, **{k: v for k, v in given.items() if k in known})

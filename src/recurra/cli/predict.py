@@ -12,11 +12,12 @@ def predict(
         str,
         typer.Argument(
             metavar="TEXT|FILE|-",
-            help="A text, a table, a file of one text a line, or - for stdin; for a language model the prompt; for "
-            "summaries a folder too.",
+            help="A text, a table, a file of one text a line, or - for stdin; for a language model the prompt, as it "
+            "is, a line end behind it included; for summaries a folder too.",
         ),
     ],
     text: Annotated[str | None, typer.Option(help="The column of the texts, in a table.")] = None,
+    source: Annotated[str | None, typer.Option(help="The same, for summaries.")] = None,
     weights: Annotated[str | None, typer.Option(help="How matrices are held: float, bfloat16, int8.")] = None,
     whole: Annotated[bool, typer.Option("--whole", help="A file is one text to summarise.")] = False,
     beam: Annotated[int | None, typer.Option(min=1, help="Hypotheses of the search, for summaries.")] = None,

@@ -9,7 +9,6 @@ from recurra.train.strict_json import strict_json
 if TYPE_CHECKING:
     from recurra.data import PairSplits
 
-SHOWN = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "bleu": "BLEU", "chrf": "chrF"}
 DIAGNOSED = 32  # pairs
 
 
@@ -24,7 +23,7 @@ def evaluate_summaries(
     json: bool,
 ) -> None:
     """``recurra evaluate`` of a summariser's run: of a corpus or a folder the test pairs are taken; of a table, all."""
-    from recurra.cli.inputs import data_of, of_training
+    from recurra.cli.inputs import JUDGED, data_of, judged, wide_console
     from recurra.engine import options
     from recurra.tasks.summarize import Summarizer
 
@@ -32,30 +31,32 @@ def evaluate_summaries(
     if beam is not None:
         model.set_params(beam=beam)
     named, chosen = data_of(model, run, data, source=source, target=target, test=None, data_dir=data_dir)
-    splits = read_pair_splits(named, **chosen)
-    table = splits.test or splits.train
+    table, part = judged(model, data, read_pair_splits(named, **chosen), source, target)
+    references = table.references or table.targets or []
     with options(weights=weights or "float"):
-        figures = model.evaluate(table.sources, table.references or table.targets or [])
+        figures = model.evaluate(table.sources, references)
     if json:
-        print(strict_json({"run": str(run), "data": table.origin, **figures}))
+        print(strict_json({"run": str(run), "data": table.origin, "part": part, **figures}))
         return
-    from rich.console import Console
     from rich.table import Table
 
+    from recurra.tasks.summary_figures import BLIND, NAMES, rouge_is_blind
     from recurra.tasks.summary_report import figure_rows, shown_interval
 
-    shown = Table("", *SHOWN.values(), box=None)
+    shown = Table("", *NAMES.values(), box=None)
     for name, found in figure_rows(figures).items():
-        shown.add_row(name, *(shown_interval(found[key]) for key in SHOWN))
-    print(f"{table.origin}: {figures['count']:,} pairs{of_training(data, splits)}")
+        shown.add_row(name, *(shown_interval(found[key]) for key in NAMES))
+    print(f"{table.origin}: {figures['count']:,} pairs{JUDGED[part]}")
     print(f"{figures['copy_rate']:.0%} of the words written are copied\n")
-    Console(highlight=False).print(shown)
+    wide_console().print(shown)
+    if rouge_is_blind(references):
+        print(f"\n{BLIND}")
 
 
 def predict_summaries(
     run: Path,
     texts: str,
-    text: str | None,
+    source: str | None,
     whole: bool,
     beam: int | None,
     attention: Path | None,
@@ -70,7 +71,7 @@ def predict_summaries(
     from recurra.tasks.summary_pictures import FORMATS, attention_picture
     from recurra.train.files import require_place
 
-    documents = read_documents(texts, text, whole=whole)
+    documents = read_documents(texts, source, whole=whole)
     if attention is not None:
         require_place(attention, *FORMATS)
         if len(documents) != 1:
@@ -130,4 +131,6 @@ def read_pair_splits(
 
 def line_of(figures: dict[str, Any]) -> str:
     """The scores in a line."""
-    return ", ".join(f"{label} {figures[name]['value']:.1f}" for name, label in SHOWN.items())
+    from recurra.tasks.summary_figures import NAMES
+
+    return ", ".join(f"{label} {figures[name]['value']:.1f}" for name, label in NAMES.items())

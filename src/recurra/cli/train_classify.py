@@ -65,15 +65,19 @@ def classify(
     end, such as a power cut, --resume does the same.
     """
     given = dict(locals())  # first: every option of a classifier has its parameter's name here
-    from recurra.cli.inputs import read_splits, require_known, run_folder_for
+    import numpy as np
+
+    from recurra.cli.inputs import read_splits, run_folder_for
     from recurra.cli.training import finish, model_of, notes_of, result_of, say_unless, stoppable
     from recurra.tasks.classify import TextClassifier
+    from recurra.tasks.given import checked_labels, targets_among
     from recurra.train import ranks
 
     classifier = model_of(TextClassifier, PRESETS, given)
     splits = ranks.each_after_first(lambda: read_splits(data, text=text, label=label, test=test, data_dir=data_dir))
-    if splits.test:
-        require_known(splits.test.labels or [], splits.train.labels or [])
+    if splits.test:  # before a training, not after it
+        labels = checked_labels(splits.test.labels or [], len(splits.test.texts))
+        targets_among(labels, np.unique(splits.train.labels or []), "the test part")
     place = out or ranks.by_first(lambda: run_folder_for(data, str(classifier.cell), resume=resume))
     say = say_unless(json)
     say(f"data     {splits.train.source}: {len(splits.train.texts):,} texts{_others(splits)}")

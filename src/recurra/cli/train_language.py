@@ -93,7 +93,7 @@ def language(
         say(f"test     {described(figures)}")
     assert isinstance(splits.train.texts, Texts)  # load_text reads no others
     first = splits.train.texts.text(0)
-    begins = str(first.part(0, first.offset(80))).split()
+    begins = [word for word in str(first.part(0, first.offset(80))).split() if not word.startswith("-")]
     finish(result, place, begins[0] if begins else "", json=json, say=say)
 
 

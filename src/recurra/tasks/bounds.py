@@ -8,10 +8,9 @@ import torch
 from torch import nn
 
 from recurra.errors import OptionError
-from recurra.tasks.saved import LARGEST_LAYERS
+from recurra.tasks.saved import LARGEST_LAYERS, require_weights
 from recurra.train.randomness import seeded
 from recurra.train.settings import plain
-from recurra.train.untrusted import LARGEST_WEIGHTS
 
 LARGEST_WIDTH = 2**20  # units; a layer of so many that are all connected has more weights than any run
 
@@ -29,6 +28,12 @@ def require_network(model: Any, make: Callable[[], nn.Module]) -> None:
     widths = model.hidden_size
     several = isinstance(widths, list | tuple)
     layers = len(widths) if several else plain(model.num_layers)
+    if layers is None:
+        raise OptionError(
+            "num_layers=None goes with one hidden_size a layer",
+            received=f"hidden_size={widths!r}",
+            instead="num_layers=1, or more (--num-layers 1)",
+        )
     if isinstance(layers, int) and layers > LARGEST_LAYERS:
         raise OptionError(f"num_layers must be at most {LARGEST_LAYERS}", received=str(layers)[:40])
     for width in map(plain, (*(widths if several else [widths]), model.embedding_size)):
@@ -38,10 +43,4 @@ def require_network(model: Any, make: Callable[[], nn.Module]) -> None:
             )
     with seeded(0), torch.device("meta") if isinstance(model.cell, str) else nullcontext():
         network = make()
-    size = sum(weight.numel() * weight.element_size() for weight in network.parameters())
-    if size > LARGEST_WEIGHTS:
-        raise OptionError(
-            "the network has more weights than a run may have",
-            received=f"{size / 2**30:,.1f} GiB, without those of words",
-            instead=f"at most {LARGEST_WEIGHTS / 2**30:g} GiB: a smaller hidden_size, or fewer layers",
-        )
+    require_weights(network)  # without those of words

@@ -155,7 +155,7 @@ class TextClassifier(ClassifierMixin, Trained):  # type: ignore[misc]
             RunFolderError: `run_dir` holds something already, or cannot be resumed.
             DivergedError: the loss became NaN or infinite. KeyboardInterrupt: stopped; the message says what is kept.
         """
-        began, settings = self._begin()
+        settings = self._begin()
         seed = self.seed_
         documents = checked_texts(texts)
         known = checked_labels(labels, len(documents))
@@ -190,7 +190,6 @@ class TextClassifier(ClassifierMixin, Trained):  # type: ignore[misc]
             run_dir,
             resume=resume,
             overwrite=overwrite,
-            began=began,
             learn=lambda: train_word_tokenizer(documents, plain(self.vocab_size)),
             job=job,
             record=lambda folder: self._record(folder, *parts),

@@ -7,7 +7,7 @@ import numpy as np
 
 from recurra.engine import explain
 from recurra.train.pictures import LARGEST_CONFUSION, accuracy_by_length, confusion, curves
-from recurra.train.report import Section, flat, page, preformatted, table
+from recurra.train.report import PLAN, Section, flat, page, preformatted, table
 
 if TYPE_CHECKING:
     from recurra.tasks.classify import TextClassifier
@@ -51,7 +51,7 @@ def classification_report(
             "macro F1": f"{figures['macro_f1']:.3f}",
             "log loss": f"{figures['log_loss']:.3f}",
             "kept epoch": f"{classifier.best_epoch_} of {len(classifier.history_)}",
-            "time": f"{seconds / 60:.1f} min",
+            "trained for": f"{seconds / 60:.1f} min",
         },
         [
             Section(
@@ -76,7 +76,7 @@ def classification_report(
                 accuracy_by_length([len(t.split()) for t in texts], list(predicted == targets)),
                 f"The model reads the last {classifier.max_tokens} words of a text.",
             ),
-            Section("The plan that ran", preformatted(str(plan)), "How the engine ran the recurrent layers, and why."),
+            Section("The plan", preformatted(str(plan)), PLAN),
             Section(
                 "Settings and machine",
                 table(["name", "value"], flat({**classifier.settings(), **classifier.about_})),

@@ -9,7 +9,7 @@ import numpy as np
 
 from recurra.data.records import read_pieces, require_characters
 from recurra.data.stored import Text, Texts, utf8_of
-from recurra.errors import DataError, EmptyDataError, EmptyTextError, SingleClassError
+from recurra.errors import DataError, EmptyDataError, EmptyTextError, MissingDataError, SingleClassError
 
 Labels = np.ndarray[Any, np.dtype[Any]]  # (N,)
 Targets = np.ndarray[Any, np.dtype[np.int64]]  # (N,) indices among the classes
@@ -108,22 +108,28 @@ def targets_among(labels: Labels, classes: Labels, name: str = "labels") -> Targ
 
 
 def joined(text: str | Path | Iterable[str] | Text, name: str = "text") -> Text:
-    """One text of one or several, each of which ends its line; none is held in memory that was not before.
+    """One text of one, or of several, each of which ends its line; none is held in memory that was not before.
 
     Raises:
-        EmptyDataError, EmptyTextError, DataError: there is none, or one is none.
+        EmptyDataError, EmptyTextError, MissingDataError, DataError: there is none, or one is none.
 
     Example:
         >>> str(joined("no line end")), str(joined(["a", "b\\n"]))
         ('no line end', 'a\\nb\\n')
     """
     if isinstance(text, Path):
+        if not text.exists() or text.is_dir():
+            raise MissingDataError(
+                f"there is no such file for the {name}", received=str(text), instead="a text file, or the text itself"
+            )
         return Text.of(read_pieces(text))
     if isinstance(text, str):
         require_characters(text, f"the {name}")
         text = Text.of([text])
     elif isinstance(text, Texts) and len(text) == 1:
         text = text.text(0)
+        for piece in text.pieces():
+            require_characters(piece, f"the {name}")
     elif not isinstance(text, Text):
         return Text.of(_ending_lines(text, name))
     if text.is_blank():
@@ -134,12 +140,13 @@ def joined(text: str | Path | Iterable[str] | Text, name: str = "text") -> Text:
 
 
 def _ending_lines(texts: Iterable[str], name: str) -> Iterator[str]:
-    for one in checked_texts(texts, name):
-        yield one if one.endswith("\n") else one + "\n"
+    found = checked_texts(texts, name)
+    for one in found:
+        yield one if len(found) == 1 or one.endswith("\n") else one + "\n"
 
 
 def held_out(text: Text, fraction: float) -> tuple[Text, Text]:
-    """A text without its last part, and that part, which begins a line where there is one to begin.
+    """A text without its last part, and that part, which begins with the next line where that is more than half of it.
 
     Raises:
         DataError: nothing would be left of either.
@@ -150,7 +157,8 @@ def held_out(text: Text, fraction: float) -> tuple[Text, Text]:
     """
     cut = round(text.characters * (1 - fraction))
     line = text.line_end(text.offset(max(0, cut - 1)))
-    at = line if 0 < line < len(text.utf8) else text.offset(cut)
+    exact, end = text.offset(cut), len(text.utf8)
+    at = line if 2 * (end - line) > end - exact and line else exact
     kept, out = text.part(0, at), text.part(at)
     if kept.is_blank() or out.is_blank():
         raise DataError(

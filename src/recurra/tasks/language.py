@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from recurra.data.records import require_characters
 from recurra.data.stored import Stored, Text
 from recurra.data.units import UNITS, Units, units_of
-from recurra.errors import DataError, OptionError, RunFolderError
+from recurra.errors import DataError, DivergedError, OptionError, RunFolderError
 from recurra.layers import Stream
 from recurra.layers.chunks import detached
 from recurra.tasks.bounds import require_network
@@ -149,7 +149,7 @@ class LanguageModel(Trained):
             RunFolderError: `run_dir` holds something already, or cannot be resumed.
             DivergedError: the loss became NaN or infinite. KeyboardInterrupt: stopped; the message says what is kept.
         """
-        began, settings = self._begin()
+        settings = self._begin()
         whole = joined(text)
         held = joined(validation, "validation text") if validation is not None else None
         data = fingerprint([whole], [held or ""])
@@ -177,7 +177,6 @@ class LanguageModel(Trained):
             run_dir,
             resume=resume,
             overwrite=overwrite,
-            began=began,
             learn=lambda: UNITS[self.unit].learn(whole.pieces(), plain(self.vocab_size)),
             job=job,
             record=record,
@@ -203,10 +202,12 @@ class LanguageModel(Trained):
 
         Raises:
             NotFittedError: before `fit`. DataError: there is no text. OptionError: `chunk` or `adapt` is out of range.
+            DivergedError: losses became NaN or infinite while it learnt.
         """
         self._require_fitted()
         if chunk is None:
             chunk = plain(self.chunk) if adapt else EVALUATION_CHUNK
+        chunk, adapt = plain(chunk), plain(adapt)
         require_whole("chunk", chunk, least=1)
         require_number("adapt", adapt, least=0)
         whole = joined(text)
@@ -221,6 +222,12 @@ class LanguageModel(Trained):
                 targets = batch["targets"][0]
                 losses = nn.functional.cross_entropy(scores[0], targets.to(device), reduction="none")
                 nats += float(losses.detach().double().sum())
+                if adapt and not math.isfinite(nats):
+                    raise DivergedError(
+                        "the model diverged while it learnt from the text",
+                        received=f"adapt={adapt:g}, token {tokens:,}",
+                        instead="a lower one",
+                    )
                 tokens += len(targets)
                 strange += int((targets == unknown).sum()) if unknown is not None else 0
                 if adapt:
@@ -266,6 +273,7 @@ class LanguageModel(Trained):
             DataError: characters of the prompt are not in the vocabulary, in a model of characters.
         """
         self._require_fitted()
+        length, seed, temperature, top_k, top_p = map(plain, (length, seed, temperature, top_k, top_p))
         require_whole("length", length, least=0)
         require_seed(seed)
         require_sampling(temperature, top_k, top_p)
@@ -349,7 +357,8 @@ class LanguageModel(Trained):
 
     def _checked(self) -> FitSettings:
         require_name("unit", self.unit, UNITS)
-        for name, least in {"embedding_size": 1, "vocab_size": 3, "chunk": 1, "batch_size": 1}.items():
+        smallest = UNITS[self.unit].least
+        for name, least in {"embedding_size": 1, "vocab_size": smallest, "chunk": 1, "batch_size": 1}.items():
             require_whole(name, plain(getattr(self, name)), least=least)
         for name in PARTS:
             require_number(name, plain(getattr(self, name)), least=0, below=1)
@@ -362,10 +371,12 @@ class LanguageModel(Trained):
 
 
 def _descend(network: nn.Module, loss: Tensor, rate: float, clip: float | None) -> None:
-    """One step of gradient descent."""
-    weights = list(network.parameters())
-    gradients = torch.autograd.grad(loss, weights)
-    norm = float(nn.utils.get_total_norm(gradients))
+    """One step of gradient descent, of the weights that the loss depends on."""
+    weights = [weight for weight in network.parameters() if weight.requires_grad]
+    gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+    norm = float(nn.utils.get_total_norm([gradient for gradient in gradients if gradient is not None]))
     with torch.no_grad():
         for weight, gradient in zip(weights, gradients, strict=True):
+            if gradient is None:
+                continue
             weight.sub_(gradient, alpha=rate * (min(1.0, clip / norm) if clip and norm else 1.0))

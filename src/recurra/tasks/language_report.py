@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from recurra.engine import explain
 from recurra.train.pictures import curves
-from recurra.train.report import Section, flat, page, preformatted, table
+from recurra.train.report import PLAN, Section, flat, page, preformatted, table
 
 if TYPE_CHECKING:
     from recurra.tasks.language import LanguageModel
@@ -24,7 +24,7 @@ def language_report(model: "LanguageModel", split: str, figures: dict[str, Any])
     given = model.about_["data"]["characters"]
     weights = sum(p.numel() for p in model.network_.parameters())
     perplexities = [
-        {**epoch, **{k.replace("loss", "perplexity"): math.exp(min(v, 50)) for k, v in epoch.items() if "loss" in k}}
+        {**epoch, **{k.replace("loss", "perplexity"): _perplexity(v) for k, v in epoch.items() if "loss" in k}}
         for epoch in model.history_
     ]
     plan = explain(model.network_.recurrent, T=int(model.chunk), B=int(model.batch_size))
@@ -38,7 +38,7 @@ def language_report(model: "LanguageModel", split: str, figures: dict[str, Any])
             "bits a character": f"{figures['bits_per_character']:.3f}",
             "weights": f"{weights:,}",
             "kept epoch": f"{model.best_epoch_} of {len(model.history_)}",
-            "time": f"{model.about_.get('seconds', 0.0) / 60:.1f} min",
+            "trained for": f"{model.about_.get('seconds', 0.0) / 60:.1f} min",
         },
         [
             Section(
@@ -50,10 +50,14 @@ def language_report(model: "LanguageModel", split: str, figures: dict[str, Any])
                 Section(f"A sample at temperature {temperature}", preformatted(_sample(model, temperature)))
                 for temperature in SAMPLES
             ),
-            Section("The plan that ran", preformatted(str(plan)), "How the engine ran the recurrent layers, and why."),
+            Section("The plan", preformatted(str(plan)), PLAN),
             Section("Settings and machine", table(["name", "value"], flat({**model.settings(), **model.about_}))),
         ],
     )
+
+
+def _perplexity(loss: float | None) -> float:  # None: it was not finite
+    return math.nan if loss is None else math.exp(min(loss, 50))
 
 
 def _sample(model: "LanguageModel", temperature: float) -> str:

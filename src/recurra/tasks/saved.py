@@ -13,7 +13,7 @@ from recurra.cells import CELLS
 from recurra.errors import OptionError, RunFolderError, UnknownNameError
 from recurra.train.files import write_atomically
 from recurra.train.run_folder import FINISHED, NEW, TRAINING, RunFolder
-from recurra.train.untrusted import AGAIN, field, read_json
+from recurra.train.untrusted import AGAIN, LARGEST_JSON, LARGEST_WEIGHTS, field, parse_json, read_json
 
 if TYPE_CHECKING:
     from recurra.tasks.trained import Trained
@@ -39,6 +39,31 @@ def write_config(model: "Trained", folder: RunFolder) -> None:
             **model.about_,
         }
     )
+
+
+def require_weights(network: torch.nn.Module) -> None:
+    """Raise OptionError where a network has more weights than a run may have."""
+    size = sum(weight.numel() * weight.element_size() for weight in network.parameters())
+    if size > LARGEST_WEIGHTS:
+        raise OptionError(
+            "the network has more weights than a run may have",
+            received=f"{size / 2**30:,.1f} GiB",
+            instead=f"at most {LARGEST_WEIGHTS / 2**30:g} GiB: a smaller hidden_size, fewer layers, or fewer words",
+        )
+
+
+def require_readable(tokenizer: str, network: torch.nn.Module) -> None:
+    """Raise OptionError where the run that is to be trained could not be read again."""
+    require_weights(network)
+    try:
+        size = len(tokenizer.encode("utf-8", "backslashreplace"))
+        if size > LARGEST_JSON:
+            raise ValueError(f"{size:,} bytes")
+        parse_json(tokenizer)
+    except ValueError as error:
+        raise OptionError(
+            "the vocabulary is larger than that of any run", received=str(error), instead="a smaller vocab_size"
+        ) from error
 
 
 def begin(model: "Trained", folder: RunFolder, *, resume: bool, overwrite: bool) -> str:
@@ -74,8 +99,9 @@ def _state_of(model: "Trained", folder: RunFolder) -> str:
     settings = {f.name: f.default for f in dataclasses.fields(model) if f.name in told} | settings
     kept = {**settings, "seed": config.get("seed"), "data": data.get("fingerprint")}
     # Where it runs and how often it may go on decide nothing about the epochs that are done; the schedule and the
-    # warm-up of the learning rate are parts of all epochs.
-    longer = {"max_epochs"} if model.schedule == "constant" and not model.warmup else set()
+    # warm-up of the learning rate are parts of all epochs; None is a number that depends on the data.
+    counted = None not in (told["max_epochs"], kept.get("max_epochs"))
+    longer = {"max_epochs"} if counted and model.schedule == "constant" and not model.warmup else set()
     free = {"accelerator", "patience", *longer, *model.FREE}
     differing = sorted(k for k in told.keys() | kept.keys() if k not in free and told.get(k) != kept.get(k))
     if differing:
@@ -88,7 +114,8 @@ def _state_of(model: "Trained", folder: RunFolder) -> str:
         return TRAINING
     # More epochs than it was to have; a run that had enough before has come to its end.
     history, asked = _history(folder)[0], kept["max_epochs"]
-    return TRAINING if len(history) == asked < told["max_epochs"] and folder.last.exists() else FINISHED
+    more = asked is not None and len(history) == asked < told["max_epochs"]
+    return TRAINING if more and folder.last.exists() else FINISHED
 
 
 def load(cls: "type[Found]", folder: RunFolder, cells: Iterable[Any]) -> "Found":

@@ -1,6 +1,7 @@
 """Summaries, translations, headlines: texts from texts, by a network that reads, writes and copies."""
 
 import functools
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from recurra.tasks.bounds import require_network
 from recurra.tasks.given import checked_texts, fingerprint
 from recurra.tasks.summary_network import SummaryNetwork, Writing
 from recurra.tasks.summary_rows import (
+    PairBatch,
     PairRows,
     Read,
     likelihood,
@@ -47,7 +49,8 @@ class Attended(NamedTuple):
     """Where the words of a summary come from.
 
     Attributes:
-        source, written: words. weights: ``(T, S)``, the attention of each written word; rows sum to one.
+        source, written: words, as they are read.
+        weights: ``(T, S)``, the attention of each written word; rows sum to one.
         copied: ``(T,)``, the part of each word's probability that is copying.
     """
 
@@ -85,7 +88,7 @@ class Summarizer(Trained):
         max_epochs: at most that many passes over the pairs. batch_size: B, pairs of like length in a batch.
         validation_fraction: the part of the training pairs that decides which epoch is kept; 0: the last is.
         beam: K hypotheses of the search; 1 is greedy. length_penalty: above 0 prefers longer (Wu et al., 2016).
-        no_repeat: write no run of so many words twice; 0: anything goes.
+        no_repeat: write no run of so many words twice, signs and pieces of words counted as words; 0: anything goes.
         max_length: write at most so many words; None: max_target_tokens.
         random_state, progress: see :class:`~recurra.tasks.TextClassifier`.
 
@@ -162,11 +165,15 @@ class Summarizer(Trained):
             DataError, OptionError, UnknownNameError, RunFolderError, DivergedError, KeyboardInterrupt: see
                 :meth:`recurra.tasks.TextClassifier.fit`.
         """
-        began, settings = self._begin()
+        settings = self._begin()
         pairs = _checked_pairs(sources, targets)
         held = _checked_pairs(*validation, "validation ") if validation is not None else []
         data = fingerprint(*zip(*pairs, strict=True), *zip(*held, strict=True))
         if validation is None and self.validation_fraction:
+            if len(pairs) < 2:
+                raise DataError(
+                    "one pair leaves none to hold out", instead="more pairs, or validation_fraction=0, which holds none"
+                )
             kept, out = stratified_split([0] * len(pairs), plain(self.validation_fraction), self.seed_)
             pairs, held = [pairs[i] for i in kept], [pairs[i] for i in out]
         self.about_ = self._about(data, {"pairs": len(pairs), "validation_pairs": len(held)}, notes)
@@ -182,14 +189,14 @@ class Summarizer(Trained):
 
         def record(folder: RunFolder) -> None:
             split, shown = ("held out", held) if held else ("training", pairs)
-            shown = shown[:: max(1, len(shown) // REPORTED)][:REPORTED]
+            even = np.linspace(0, len(shown) - 1, min(REPORTED, len(shown))).round().astype(int)
+            shown = [shown[i] for i in even]
             self.record(folder.path, split, [s for s, _ in shown], [t for _, t in shown])
 
         return self._train(
             run_dir,
             resume=resume,
             overwrite=overwrite,
-            began=began,
             learn=lambda: self._learn_words(pairs),
             job=job,
             record=record,
@@ -202,7 +209,8 @@ class Summarizer(Trained):
 
         Args:
             sources: none of them empty. beam: instead of the setting.
-            temperature: draw the words instead of searching, at this temperature. seed: of the drawing.
+            temperature: draw the words instead of searching, at this temperature.
+            seed: of the drawing: the same gives the same words for the same sources, all of them together.
 
         Raises:
             NotFittedError: before `fit`. DataError: the sources are none, or one is empty. OptionError: `beam` or
@@ -235,10 +243,11 @@ class Summarizer(Trained):
         if not ids:
             raise EmptyTextError("there are no words in what was written", received=repr(written)[:80])
         ((weights, copied),) = self._forced([read], [ids])
-        return Attended(read.words, [word_of(self.tokenizer_, i, read) for i in ids], weights, copied)
+        words = [self.tokenizer_.key(word) for word in read.words]
+        return Attended(words, [word_of(self.tokenizer_, i, read) for i in ids], weights, copied)
 
     def evaluate(self, sources: Iterable[str], references: Iterable[str | Iterable[str]]) -> dict[str, Any]:
-        """ROUGE, BLEU and chrF of what is written, beside the first sentence of a source and all of it.
+        """ROUGE, BLEU and chrF of what is written, beside the first sentence of a source and a copy of its beginning.
 
         Args:
             sources: none of them empty. references: as many; of each a text, or a list of texts whose first is the
@@ -275,6 +284,7 @@ class Summarizer(Trained):
 
     def batch(self, sources: Iterable[str], targets: Iterable[str]) -> tuple[Any, Any]:
         """Pairs as the network reads them: ``network_(*batch)``."""
+        self._require_fitted()
         pairs = _checked_pairs(sources, targets)
         read, words, _ = self._rows(pairs)[[*range(len(pairs))]]
         return read, words
@@ -326,7 +336,7 @@ class Summarizer(Trained):
         return [read_source(self.tokenizer_, source, most) for source in checked_texts(sources, "sources")]
 
     def _ids(self, written: str, read: Read) -> tuple[int, ...]:
-        ids = target_ids(self.tokenizer_, written, read, len(written))
+        ids = target_ids(self.tokenizer_, written, read, sys.maxsize)
         return (*(int(i) for i in ids[:-1]),)
 
     def _found(
@@ -349,7 +359,8 @@ class Summarizer(Trained):
             if temperature is None:
                 told = beam_search(writing, len(rows), K, alpha=plain(self.length_penalty), **common)
             else:
-                drawn = sample(writing, len(rows), temperature=temperature, seed=seed + number, **common)
+                own = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
+                drawn = sample(writing, len(rows), temperature=temperature, seed=own, **common)
                 told = [[one] for one in drawn]
             for row, hypotheses in zip(rows, told, strict=True):
                 found[row] = hypotheses
@@ -381,7 +392,7 @@ class Summarizer(Trained):
                     extended=source.extended.to(device),
                     lengths=source.lengths.to(device),
                 )
-                yield indices, type(rows[indices])(source, words.to(device), targets.to(device))
+                yield indices, PairBatch(source, words.to(device), targets.to(device))
 
     def _judged(self, sources: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[dict[str, Any], list[str]]:
         from recurra.tasks.summary_figures import summary_figures

@@ -12,6 +12,8 @@ from recurra.errors import MissingDependencyError
 
 RESAMPLES = 1000
 ROUGE = ("rouge1", "rouge2", "rougeL")
+NAMES = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "bleu": "BLEU", "chrf": "chrF"}
+BLIND = "ROUGE reads Latin letters without accents and digits alone: there are none in these references."
 LONGEST_COPY = 2000  # characters of a source that ROUGE and BLEU read as a summary of itself
 
 
@@ -31,8 +33,8 @@ def summary_figures(
     Returns:
         ``rouge1``, ``rouge2``, ``rougeL``, ``bleu``, ``chrf``, each ``{"value": …, "low": …, "high": …}``; ``count``;
         ``words``, the mean number in ``written`` and in ``references``; and ``baselines``: of ``lead``, the first
-        sentence of a source, and ``copy``, all of it, the same five. Where a source has several references,
-        ``best_reference``: the same five against all of them, and ``count``, how many these are.
+        sentence of a source, and ``copy``, its first 2,000 characters, the same five. Where a source has several
+        references, ``best_reference``: the same five against all of them, and ``count``, how many these are.
 
     Raises:
         MissingDependencyError: rouge-score or sacrebleu is not installed.
@@ -50,6 +52,17 @@ def summary_figures(
         },
         **every,
     }
+
+
+def rouge_is_blind(references: Sequence[str | Sequence[str]]) -> bool:
+    """Whether no reference holds anything that ROUGE reads.
+
+    Example:
+        >>> rouge_is_blind(["Москва", ["京都"]]), rouge_is_blind(["Москва 1980"])
+        (True, False)
+    """
+    every = (one for several in references for one in ([several] if isinstance(several, str) else several))
+    return not any(re.search("[a-z0-9]", one.lower()) for one in every)
 
 
 def scores(written: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, dict[str, float]]:

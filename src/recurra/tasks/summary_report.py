@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recurra.engine import explain
-from recurra.tasks.summary_figures import ROUGE, rouge_of_each
+from recurra.tasks.summary_figures import BLIND, NAMES, ROUGE, rouge_is_blind, rouge_of_each
 from recurra.tasks.summary_pictures import lengths
 from recurra.train.pictures import curves
 from recurra.train.report import Section, flat, page, preformatted, table
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 EXAMPLES, WORST = 20, 10
 EXCERPT = 400  # characters of a source
-NAMES = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "bleu": "BLEU", "chrf": "chrF"}
 
 
 def summary_report(
@@ -50,7 +49,7 @@ def summary_report(
             **{f"{split} {NAMES[name]}": f"{figures[name]['value']:.1f}" for name in ("rouge1", "rougeL", "bleu")},
             "copied words": f"{figures['copy_rate']:.0%}",
             "kept epoch": f"{model.best_epoch_} of {len(model.history_)}",
-            "time": f"{seconds / 60:.1f} min",
+            "trained for": f"{seconds / 60:.1f} min",
         },
         [
             Section(
@@ -62,8 +61,8 @@ def summary_report(
                     ["", *NAMES.values()],
                     [(label, *(shown_interval(found[name]) for name in NAMES)) for label, found in rows.items()],
                 ),
-                "Out of 100, with intervals of 95 % by the bootstrap; beside the first sentence of a source, and all "
-                "of it.",
+                "Out of 100, with intervals of 95 % by the bootstrap; beside the first sentence of a source, and its "
+                "first 2,000 characters." + (f" {BLIND}" if rouge_is_blind(references) else ""),
             ),
             Section(
                 "Examples",
@@ -78,9 +77,9 @@ def summary_report(
                 f"{figures['words']['references']}.",
             ),
             Section(
-                "The plan that ran",
+                "The plan",
                 preformatted(plan),
-                "How the engine ran the encoder's layers and the decoder's second one, and why"
+                "How this machine's processor runs the encoder's first layer and the decoder's second one, and why"
                 + (
                     "; the decoder frame by frame, since with input feeding each waits for what the one before said."
                     if model.input_feeding

@@ -1,7 +1,6 @@
 """What the models of all tasks have in common: settings, a seed, a training that can be resumed, a run folder."""
 
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
@@ -21,6 +20,7 @@ from recurra.train.run_folder import FINISHED, NEW, TRAINING, RunFolder, machine
 from recurra.train.settings import FitSettings, plain
 from recurra.train.untrusted import read_json
 
+MOST_CONFUSED = 400  # classes whose confusion metrics.json holds; of more it would outgrow what is read again
 NO_SETTING = ("progress", "random_state")  # the seed that came of random_state is kept instead
 
 
@@ -127,14 +127,13 @@ class Trained(BaseEstimator):  # type: ignore[misc]
         if not self.__sklearn_is_fitted__():
             raise NotFittedError(f"this {type(self).__name__} is not fitted", instead="fit(…) first, or load a run")
 
-    def _begin(self) -> tuple[float, FitSettings]:
-        """When a fit began, and its settings; if it fails, nothing looks fitted."""
-        began = time.perf_counter()
+    def _begin(self) -> FitSettings:
+        """The settings of a fit that begins; if it fails, nothing looks fitted."""
         self.__dict__.pop("best_epoch_", None)
         settings, self.seed_ = self._checked(), ranks.by_first(self._seed)
         settings.require_accelerator()
         self.settings_ = self.settings()
-        return began, settings
+        return settings
 
     def _about(self, fingerprint: str, sizes: Mapping[str, int], notes: Mapping[str, Any] | None) -> dict[str, Any]:
         """What a run's config says of its data and its making.
@@ -162,7 +161,6 @@ class Trained(BaseEstimator):  # type: ignore[misc]
         *,
         resume: bool,
         overwrite: bool,
-        began: float,
         learn: Callable[[], Any],
         job: Callable[[], Job],
         record: Callable[[RunFolder], Any],
@@ -171,7 +169,6 @@ class Trained(BaseEstimator):  # type: ignore[misc]
 
         Args:
             run_dir, resume, overwrite: see `fit` of the task.
-            began: when fitting began, by ``time.perf_counter``.
             learn: gives the tokenizer of a new run. job: what to fit, once there is a tokenizer.
             record: writes figures and the report, once there is a network.
         """
@@ -195,6 +192,7 @@ class Trained(BaseEstimator):  # type: ignore[misc]
             made = job()
             with seeded(self.seed_):
                 self.network_ = self._network()
+                saved.require_readable(self.tokenizer_.to_str(), self.network_)
                 if state == NEW:
                     made.begin()
                 if writes and state == NEW:  # now only: what cannot be trained discards no older run
@@ -211,7 +209,7 @@ class Trained(BaseEstimator):  # type: ignore[misc]
                     progress=self.progress,
                 )
             self.history_, self.best_epoch_ = fitted.history, fitted.best_epoch
-            self.about_["seconds"] = round(time.perf_counter() - began, 1)
+            self.about_["seconds"] = round(sum(epoch["seconds"] for epoch in self.history_), 1)
             if writes:
                 self._write(folder)
                 record(folder)  # last: whatever may happen to a report, the weights are kept
@@ -223,6 +221,8 @@ class Trained(BaseEstimator):  # type: ignore[misc]
         saved.write_config(self, folder)  # last: it says that the run is finished
 
     def _write_figures(self, folder: RunFolder, split: str, figures: dict[str, Any]) -> None:
+        if len(figures.get("confusion", ())) > MOST_CONFUSED:
+            figures = {name: value for name, value in figures.items() if name != "confusion"}
         known = read_json(folder.metrics) if folder.metrics.exists() else {}
         write_json(folder.metrics, {**known, "history": self.history_, "best_epoch": self.best_epoch_, split: figures})
 

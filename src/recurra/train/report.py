@@ -29,6 +29,7 @@ th.number { text-align: right; } td.text { overflow-wrap: anywhere; } td.word { 
 pre { margin: 0; font: .85rem/1.45 ui-monospace, monospace; }
 """
 
+PLAN = "How this machine's processor runs the first recurrent layer, and why."
 LONGEST_WORD = 24  # characters; a cell of a table with no more is kept on one line
 
 
