@@ -159,6 +159,9 @@ constexpr int together(int m) {
     return p > 4 ? 4 : p < 1 ? 1 : p;
 }
 
+// The same for all rows of a product.
+constexpr int widest(int rows) { return together(panels(rows, panels(rows, TILE_ROWS))); }
+
 template <class T, class W>
 struct Tiles {
     Tile<T, W> wide[TILE_ROWS + 1], one[TILE_ROWS + 1], narrow[TILE_ROWS + 1];  // by rows; narrow: half of a panel
@@ -200,9 +203,9 @@ void gemm(const T* a, int64_t lda, int rows, int k, const W* packed, int n, cons
         const int depth = k - k0 < block ? k - k0 : block;
         const T* before = k0 ? c : add;
         const int64_t ldbefore = k0 ? ldc : ldadd;
-        const int widest = together(panels(rows, tiles));
+        const int most = widest(rows);
         for (int p = first; p < last;) {
-            const int at_once = last - p >= widest && (p + widest) * P <= n ? widest : 1;
+            const int at_once = last - p >= most && (p + most) * P <= n ? most : 1;
             const int columns = n - p * P < at_once * P ? n - p * P : at_once * P;
             const W* b = packed + (p * whole + k0) * P;
             for (int t = 0, r = 0; t < tiles; t++) {  // tiles of nearly one height

@@ -9,7 +9,7 @@ namespace recurra {
 // Packs all matrices of a run into run.packed, which has room for them.
 void pack(const Program& program, const Run& run, int wide);
 
-// All frames, then the gradients. Weights are packed; scratch_bytes(…) a worker and a gate each are given.
+// All frames, then the gradients. Weights are packed; scratch_bytes(…) a worker and a gate a thread are given.
 void launch(const Program& program, Run& run, int wide);
 
 int64_t packed_bytes(const Program& program, Weights weights, int wide);

@@ -6,6 +6,7 @@ namespace recurra::RECURRA_TARGET {
 namespace {
 
 constexpr int SPINS = 2000;  // some 50 µs: what waits for longer sleeps
+constexpr int PIECES = 8;    // of a member's part of a product
 
 bool by_rows(Home home) { return home == Home::CHUNK || home == Home::INPUT || home == Home::OUTPUT; }
 
@@ -14,7 +15,8 @@ class Machine : Layout<T> {
    public:
     Machine(const Program& program, const Run& run, int share, int member)
         : Layout<T>(program, run, share, member), program(program), run(run), member(member),
-          apart(program.apart && run.team > 1), first(share < run.workers), gate(run.gates + share % run.workers) {}
+          apart(program.apart && run.team > 1), first(share < run.workers),
+          gate(run.gates + share % run.workers * run.team) {}
 
     void go() {
         if (!share.rows) return;
@@ -48,7 +50,8 @@ class Machine : Layout<T> {
     const int member;  // of the team
     const bool apart;  // members have columns of their own in the LOOP, and do not wait for each other there
     const bool first;  // of the worker's shares
-    Gate* const gate;
+    Gate* const gate;  // of the team: the first member's
+    int turn = 0;      // which `taken` counts
 
     int64_t step[MOST];                          // numbers from a far buffer's rows to those of the next frame, or 0
     int f_first = 0, f_end = 0, chunk_rows = 0;  // the running chunk
@@ -72,14 +75,32 @@ class Machine : Layout<T> {
         return run.f0 + f > 0 && run.reset[int64_t(t + 1) * run.B + sequence(r)];
     }
 
-    // The part of n things that falls to this member, in steps of `step`.
+    // The part of n things that falls to a member, in steps of `step`.
     struct Span {
         int lo, hi;
     };
-    Span mine(int n, int step = 1) const {
+    Span part_of(int whose, int n, int step) const {
         const int steps = (n + step - 1) / step;
-        const int lo = steps * member / run.team * step, hi = steps * (member + 1) / run.team * step;
+        const int lo = steps * whose / run.team * step, hi = steps * (whose + 1) / run.team * step;
         return {lo < n ? lo : n, hi < n ? hi : n};
+    }
+    Span mine(int n, int step = 1) const { return part_of(member, n, step); }
+
+    // f(lo, hi) for pieces of n things, of whole `step`s, until all are taken: those of one's own part, then what slower
+    // members have not begun. It makes no difference to a piece who makes it. The members meet before the next deal.
+    template <class F>
+    void deal(int n, int step, F f) {
+        if (run.team == 1) return f(0, n);
+        const int piece = panels(n, PIECES * run.team * step) * step;
+        turn = !turn;
+        __atomic_store_n(&gate[member].taken[!turn], 0, __ATOMIC_RELAXED);
+        for (int i = 0; i < run.team; i++) {
+            const int whose = (member + i) % run.team;
+            const Span part = part_of(whose, n, piece);
+            uint32_t* const taken = &gate[whose].taken[turn];
+            for (int lo; (lo = part.lo + int(__atomic_fetch_add(taken, piece, __ATOMIC_RELAXED))) < part.hi;)
+                f(lo, lo + piece < part.hi ? lo + piece : part.hi);
+        }
     }
 
     // What a member has of the rows and columns of states: those of its units, where these are apart.
@@ -168,6 +189,7 @@ class Machine : Layout<T> {
             for (int k = 0; k < program.n_states; k++) fetch_state(k, 0, share.rows);
             leave(share.rows, alive_now);
         }
+        for (uint32_t& taken : gate[member].taken) __atomic_store_n(&taken, 0, __ATOMIC_RELAXED);
         tape_row = 0;
         if (run.backwards)
             for (int r = 0; r < share.rows; r++) tape_row += Share::clipped(run, share.first + r);
@@ -405,10 +427,10 @@ class Machine : Layout<T> {
             case Kind::GEMM: {
                 const Rows<T> a = rows_of(in.a), d = rows_of(in.d);
                 const Rows<T> b = in.b.buffer == NOTHING ? Rows<T>{nullptr, 0} : rows_of(in.b);
-                const Span columns = mine(panels(in.n, PANEL<T>));
-                as_they_lie<T>(run.weights, packed(in.index), [&](const auto* panels) {
-                    gemm(a.data, a.stride, rows, in.k, panels, in.n, b.data, b.stride, d.data, d.stride, columns.lo,
-                         columns.hi);
+                as_they_lie<T>(run.weights, packed(in.index), [&](const auto* weights) {
+                    deal(panels(in.n, PANEL<T>), widest(rows), [&](int first, int last) {
+                        gemm(a.data, a.stride, rows, in.k, weights, in.n, b.data, b.stride, d.data, d.stride, first, last);
+                    });
                 });
                 break;
             }
@@ -565,10 +587,11 @@ class Machine : Layout<T> {
             pack_operand<PANEL<T>>(c.a, c.n, pack_a);
             meet();
             const int tiles = panels(c.m, TILE_ROWS), rows = tiles * TILE_ROWS;
-            const Span own = mine(tiles);
             T* block = result + int64_t(c.head) * rows * panels(c.n, PANEL<T>) * PANEL<T>;
-            outer<T>(pack_g + int64_t(own.lo) * chunk_rows * TILE_ROWS, (own.hi - own.lo) * TILE_ROWS, pack_a, c.n,
-                     chunk_rows, block + int64_t(own.lo) * TILE_ROWS * PANEL<T>, rows);
+            deal(tiles, 1, [&](int first, int last) {
+                outer<T>(pack_g + int64_t(first) * chunk_rows * TILE_ROWS, (last - first) * TILE_ROWS, pack_a, c.n,
+                         chunk_rows, block + int64_t(first) * TILE_ROWS * PANEL<T>, rows);
+            });
         }
         meet();
     }

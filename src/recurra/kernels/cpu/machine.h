@@ -5,7 +5,7 @@
 //
 // A share is a part of the batch that runs over all frames without waiting for others. A worker runs its shares one after
 // the other: one thread, or a team, whose members split the units of each instruction, and wait for each other between
-// two; in a LOOP whose columns are apart they do not wait. Time is run in chunks: HOIST for all rows of a chunk, LOOP frame
+// two; of products, those who are done take pieces of slower ones. In a LOOP whose columns are apart they do not wait. Time is run in chunks: HOIST for all rows of a chunk, LOOP frame
 // by frame, SINK for all rows, then the weight gradients' contractions while the chunk is in cache.
 #pragma once
 
@@ -116,9 +116,10 @@ struct Strided {
     int64_t row, column;
 };
 
-// Where the members of a team wait for each other.
+// Where the members of a team wait for each other, and what has been taken of a member's part of a product: of this one,
+// and of the one before it, in turn.
 struct alignas(64) Gate {
-    uint32_t arrived, passed;
+    uint32_t arrived, passed, taken[2];
 };
 
 // One run over frames [0, F) of rows in processing order. All pointers belong to the caller and outlive the run; none of
@@ -155,7 +156,7 @@ struct Run {
     void* packed;                // matrices, packed
     void* scratch;               // of all workers
     int64_t scratch_worker;      // bytes of one
-    Gate* gates;                 // one a worker
+    Gate* gates;                 // one a thread; a team waits at its first
     void (*sleep)(Gate&, uint32_t passed);  // until the gate has been passed more often than that
     void (*wake)(Gate&);
 };

@@ -170,7 +170,7 @@ bool run(const Held& held, int wide, const Packed& packed, const Ints& sizes, co
     nb::gil_scoped_release released;
     r.scratch_worker = scratch_bytes(program, r, wide);
     const pool::Block scratch(size_t(r.scratch_worker) * size_t(r.workers));
-    std::vector<Gate> gates(size_t(r.workers));
+    std::vector<Gate> gates(size_t(r.workers * r.team));
     r.scratch = scratch.data(), r.gates = gates.data();
     launch(program, r, wide);
     return !odd;
@@ -200,7 +200,7 @@ class Stream {
         const size_t need = size_t(r.scratch_worker) * size_t(workers);
         if (need > room) scratch.reset(), scratch = std::make_unique<pool::Block>(need), room = need;
         r.scratch = scratch->data();
-        gates.assign(size_t(workers), Gate{});
+        gates.assign(size_t(workers * team), Gate{});
         r.gates = gates.data();
     }
 
