@@ -111,7 +111,10 @@ def test_given_validation_decides_and_is_not_learnt_from(fitted):
     model = clone(fitted).fit(TEXT, validation=held + "é")
     assert "é" not in model.tokenizer_.index
     assert model.about_["data"]["validation_characters"] == len(held) + 1
-    assert model.history_[model.best_epoch_ - 1]["valid_loss"] == min(e["valid_loss"] for e in model.history_)
+    kept = model.history_[model.best_epoch_ - 1]
+    assert kept["valid_loss"] == min(e["valid_loss"] for e in model.history_)
+    # Training reads held-out text side by side, each part from a state of its own.
+    assert model.evaluate(held)["nats_per_token"] == pytest.approx(kept["valid_loss"], rel=0.5)
 
 
 def test_without_validation_the_last_epoch_is_kept():

@@ -99,7 +99,7 @@ def read_documents(given: str, column: str | None, *, whole: bool = False) -> li
         EmptyDataError, EmptyTextError, UndecodableFileError: the message names the file.
     """
     from recurra.data import read_pairs
-    from recurra.data.records import READERS, kind_of, unpacked
+    from recurra.data.records import READERS, files_in, kind_of, unpacked
 
     def document(path: Path) -> str:
         with unpacked(path) as file:
@@ -114,19 +114,16 @@ def read_documents(given: str, column: str | None, *, whole: bool = False) -> li
             instead="a .csv, .tsv, .jsonl or .parquet, or no --source",
         )
     if path and path.is_dir():
-        names = [file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file()]
-        names = [name for name in names if not any(part.startswith(".") for part in name.parts)]
-        if not names:
+        files = files_in(path)
+        if not files:
             raise EmptyDataError(f"{path} holds no files", instead="a folder of texts, a file each")
-        return [(name.as_posix(), document(path / name)) for name in names]
-    if whole and given == "-":
-        return [("", _document(sys.stdin.buffer, "standard input"))]
-    if whole and path is None:
-        raise MissingDataError(
-            "--whole is of a file, and there is none of that name", received=given, instead="a file, or - for stdin"
-        )
-    if path and whole:
-        return [("", document(path))]
+        return [(file.relative_to(path).as_posix(), document(file)) for file in files]
+    if whole:
+        if path is None and given != "-":
+            raise MissingDataError(
+                "--whole is of a file, and there is none of that name", received=given, instead="a file, or - for stdin"
+            )
+        return [("", document(path) if path else _document(sys.stdin.buffer, "standard input"))]
     if path and is_table:
         return [("", text) for text in read_pairs(path, source=column, need_target=False).sources]
     return [("", text) for text in read_texts(given, None)]

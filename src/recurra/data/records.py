@@ -68,6 +68,12 @@ def kind_of(path: Path) -> str:
     return (Path(name.stem) if name.suffix.lower() in OPENERS else name).suffix.lower()
 
 
+def files_in(folder: Path) -> list[Path]:
+    """The files of a folder, in it or further down, in the order of their paths, without hidden ones."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return [path for path in files if not any(name.startswith(".") for name in path.relative_to(folder).parts)]
+
+
 def read_text(path: Path) -> str:
     """The content of a file in UTF-8, unpacked if its name ends in ``.gz`` or ``.xz``; a byte order mark is left out.
 

@@ -1,10 +1,10 @@
 """Running text: a corpus by its name, a text file, a table's column, or a folder of texts."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from recurra.data.corpora import CORPORA, PARTS, TABLES, load_corpus
-from recurra.data.records import kind_of, read_pieces
+from recurra.data.records import files_in, kind_of, read_pieces
 from recurra.data.stored import Texts
 from recurra.data.table import Splits, TextTable, read_table, splits_of
 from recurra.errors import DataError, MissingDataError, OptionError, did_you_mean
@@ -57,8 +57,7 @@ def load_text(source: Path | str, *, text: str | None = None, data_dir: Path | s
             received=repr(str(source)),
             instead=did_you_mean(str(source), CORPORA),
         )
-    files = [p for p in sorted(path.rglob("*")) if p.is_file() and kind_of(p) in (*TEXTS, *TABLES)]
-    files = [p for p in files if not any(name.startswith(".") for name in p.relative_to(path).parts)]
+    files = [p for p in files_in(path) if kind_of(p) in (*TEXTS, *TABLES)]
     if not files:
         raise MissingDataError(
             "the folder holds no texts",
@@ -67,11 +66,11 @@ def load_text(source: Path | str, *, text: str | None = None, data_dir: Path | s
         )
     if not any(kind_of(p) in TABLES for p in files):
         _require_no_column(text, source)
-    above = {p: [name.lower() for name in p.relative_to(path).parts[:-1]] for p in files}
-    own = {p: p.name.lower().split(".")[:-1] for p in files}
-    parts = {part: [p for p in files if _part([*above[p], *own[p]]) == part] for part in PARTS}
+    by_folder = {p: _part(p.relative_to(path).parts[:-1]) for p in files}
+    part_of = {p: by_folder[p] or _part(p.name.split(".")[:-1]) for p in files}
+    parts = {part: [p for p in files if part_of[p] == part] for part in PARTS}
     for found in parts.values():
-        named = [p for p in found if not _part(above[p])]
+        named = [p for p in found if not by_folder[p]]
         if len(named) > 1:
             raise DataError(
                 "the folder holds several texts of the same part",
@@ -90,9 +89,9 @@ def load_text(source: Path | str, *, text: str | None = None, data_dir: Path | s
     return splits_of(train, valid, test)
 
 
-def _part(names: list[str]) -> str | None:
+def _part(names: Sequence[str]) -> str | None:
     """The part that the first of these names which is that of a part says."""
-    return next((part for name in names for part, usual in PARTS.items() if name in usual), None)
+    return next((part for name in names for part, usual in PARTS.items() if name.lower() in usual), None)
 
 
 def _require_no_column(text: str | None, source: Path | str) -> None:

@@ -1,5 +1,6 @@
 """Texts to words and back: words that can be written out again, with the space around them."""
 
+import functools
 import json
 import re
 import unicodedata
@@ -21,13 +22,14 @@ UNITS = ("word", "subword")
 LONGEST_WORD = 100  # letters; a longer one is no word, and takes long to cut
 # Written without spaces, so that a run of letters is no word: Han, kana, Thai, Lao, Khmer, Burmese.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-# Vowel signs and accents, which are no letters to `re`, go on with a word, as the two joiners of Persian and Hindi do.
-_MARKS = "".join(
-    mark
-    for mark in map(chr, range(0x300, 0x20000))
-    if unicodedata.category(mark) in ("Mn", "Mc") and not re.match(rf"[{_UNSPACED}]", mark)
-)
-_TOKEN = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}](?:[^\W{_UNSPACED}]|[{_MARKS}\u200c\u200d])*|([^\w\s])\1*")
+
+
+@functools.cache  # at first use: to look through all characters takes longer than an import may
+def _token() -> re.Pattern[str]:
+    # Vowel signs and accents are no letters to `re`; they go on with a word, as the joiners of Persian and Hindi do.
+    every = "".join(mark for mark in map(chr, range(0x300, 0x20000)) if unicodedata.category(mark) in ("Mn", "Mc"))
+    marks = re.sub(rf"[{_UNSPACED}]", "", every)
+    return re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}](?:[^\W{_UNSPACED}]|[{marks}\u200c\u200d])*|([^\w\s])\1*")
 
 
 def split_words(text: str) -> list[str]:
@@ -45,7 +47,7 @@ def split_words(text: str) -> list[str]:
         True
     """  # noqa: E501  (the example is one text)
     text = unicodedata.normalize("NFC", text).replace(JOINER, " ")
-    found = list(_TOKEN.finditer(text))
+    found = list(_token().finditer(text))
     tokens = []
     for i, match in enumerate(found):
         token = match.group()

@@ -206,7 +206,7 @@ class LanguageModel(Trained):
         """
         self._require_fitted()
         if chunk is None:
-            chunk = plain(self.chunk) if adapt else EVALUATION_CHUNK
+            chunk = self.chunk if adapt else EVALUATION_CHUNK
         chunk, adapt = plain(chunk), plain(adapt)
         require_whole("chunk", chunk, least=1)
         require_number("adapt", adapt, least=0)
@@ -373,10 +373,9 @@ class LanguageModel(Trained):
 def _descend(network: nn.Module, loss: Tensor, rate: float, clip: float | None) -> None:
     """One step of gradient descent, of the weights that the loss depends on."""
     weights = [weight for weight in network.parameters() if weight.requires_grad]
-    gradients = torch.autograd.grad(loss, weights, allow_unused=True)
-    norm = float(nn.utils.get_total_norm([gradient for gradient in gradients if gradient is not None]))
+    found = zip(weights, torch.autograd.grad(loss, weights, allow_unused=True), strict=True)
+    moved = [(weight, gradient) for weight, gradient in found if gradient is not None]
+    norm = float(nn.utils.get_total_norm([gradient for _, gradient in moved]))
     with torch.no_grad():
-        for weight, gradient in zip(weights, gradients, strict=True):
-            if gradient is None:
-                continue
+        for weight, gradient in moved:
             weight.sub_(gradient, alpha=rate * (min(1.0, clip / norm) if clip and norm else 1.0))

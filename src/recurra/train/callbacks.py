@@ -105,15 +105,11 @@ class KeepEpochs(Checkpoint):
     def _improved(self) -> bool:
         if self.monitor is None or not self.best_epoch:
             return True
-        # Accuracy on few texts ties often; then the loss decides. NaN is worse than anything.
-        new, best = (
-            [
-                -math.inf if math.isnan(figures[name]) else figures[name] * (1 if MONITORS[name] else -1)
-                for name in (self.monitor, "valid_loss")
-            ]
-            for figures in (self.history[-1], self.history[self.best_epoch - 1])
-        )
-        return new > best
+        worth = lambda name, value: -math.inf if math.isnan(value) else value if MONITORS[name] else -value
+        # Accuracy on few texts ties often; then the loss decides.
+        names = (self.monitor, "valid_loss")
+        new, best = self.history[-1], self.history[self.best_epoch - 1]
+        return [worth(name, new[name]) for name in names] > [worth(name, best[name]) for name in names]
 
 
 class ShowProgress(Callback):

@@ -5,8 +5,9 @@
 //
 // A share is a part of the batch that runs over all frames without waiting for others. A worker runs its shares one after
 // the other: one thread, or a team, whose members split the units of each instruction, and wait for each other between
-// two; of products, those who are done take pieces of slower ones. In a LOOP whose columns are apart they do not wait. Time is run in chunks: HOIST for all rows of a chunk, LOOP frame
-// by frame, SINK for all rows, then the weight gradients' contractions while the chunk is in cache.
+// two; of products, those who are done take pieces of slower ones. In a LOOP whose columns are apart they do not wait.
+// Time is run in chunks: HOIST for all rows of a chunk, LOOP frame by frame, SINK for all rows, then the weight gradients'
+// contractions while the chunk is in cache.
 #pragma once
 
 #include <cstdint>
